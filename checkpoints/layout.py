@@ -1,0 +1,102 @@
+"""The names of a run's objects in its store, and what a listing of them says: which checkpoints exist, and
+what may be deleted. Pure: it never touches a store.
+
+    <run>/recipe.toml                               the frozen recipe, written once
+    <run>/attempts/0003                             created exclusively; the highest number owns the run
+    <run>/events/0003-000017.json                   what happened, in order
+    <run>/metrics/0003-000002.jsonl                 a line a step
+    <run>/tokens/<hash>.npz                         the packed training rows
+    <run>/model/...                                 the model's configuration and tokenizer
+    <run>/checkpoints/00000120-0003/rank-00000.bin  one file a rank, and `metadata.bin`
+    <run>/checkpoints/00000120-0003/manifest.json   written last; a checkpoint without it does not exist
+    <run>/export/...                                the Hugging Face folder
+"""
+
+import re
+from collections.abc import Iterable
+
+import msgspec
+
+MANIFEST = "manifest.json"
+_CHECKPOINT = re.compile(r"^checkpoints/(\d{8})-(\d{4})/(.+)$")
+_ATTEMPT = re.compile(r"^attempts/(\d{4})$")
+
+
+class FileSum(msgspec.Struct, frozen=True, kw_only=True):
+    """Size and checksums of one file of a checkpoint."""
+
+    size: int
+    digests: list[str]
+    """xxh3-128 of each block of `Manifest.block_bytes`, the last one shorter; a part can be verified alone."""
+
+
+class Manifest(msgspec.Struct, frozen=True, kw_only=True):
+    """What a committed checkpoint consists of. Its existence is the commit."""
+
+    step: int
+    attempt: int
+    tokens_seen: int
+    world_size: int
+    recipe_sha256: str
+    created_at: str
+    """UTC, ISO 8601."""
+    block_bytes: int
+    files: dict[str, FileSum]
+
+
+class Checkpoint(msgspec.Struct, frozen=True, order=True):
+    """A committed checkpoint, ordered by step, then by attempt."""
+
+    step: int
+    attempt: int
+
+    @property
+    def prefix(self) -> str:
+        return f"checkpoints/{self.step:08d}-{self.attempt:04d}/"
+
+
+def attempt_name(number: int) -> str:
+    return f"attempts/{number:04d}"
+
+
+def event_name(attempt: int, sequence: int) -> str:
+    return f"events/{attempt:04d}-{sequence:06d}.json"
+
+
+def metrics_name(attempt: int, part: int) -> str:
+    return f"metrics/{attempt:04d}-{part:06d}.jsonl"
+
+
+def newest_attempt(names: Iterable[str]) -> int:
+    """The highest attempt number in a listing, 0 when there is none."""
+    return max((int(found[1]) for name in names if (found := _ATTEMPT.match(name))), default=0)
+
+
+def _by_checkpoint(names: Iterable[str]) -> dict[Checkpoint, set[str]]:
+    files: dict[Checkpoint, set[str]] = {}
+    for name in names:
+        if found := _CHECKPOINT.match(name):
+            files.setdefault(Checkpoint(int(found[1]), int(found[2])), set()).add(found[3])
+    return files
+
+
+def committed(names: Iterable[str]) -> list[Checkpoint]:
+    """The checkpoints that exist, newest first; a folder without a manifest is not one, whatever is in it."""
+    return sorted((c for c, files in _by_checkpoint(names).items() if MANIFEST in files), reverse=True)
+
+
+def deletable(names: Iterable[str], *, keep: int, attempt: int, saving: Checkpoint | None = None) -> list[str]:
+    """What attempt `attempt` may delete: committed checkpoints beyond the newest `keep`, and unfinished ones of
+    dead attempts and its own, but for the one being saved. Files of a newer attempt are never in the list.
+
+    A manifest comes before the files it names, so that a deletion cut short leaves no committed torso.
+    """
+    names = list(names)
+    kept = set(committed(names)[:keep])
+    doomed: list[str] = []
+    for checkpoint, files in sorted(_by_checkpoint(names).items()):
+        if checkpoint in kept or checkpoint == saving or checkpoint.attempt > attempt:
+            continue
+        manifest_first = sorted(files, key=lambda name: (name != MANIFEST, name))
+        doomed += [checkpoint.prefix + name for name in manifest_first]
+    return doomed

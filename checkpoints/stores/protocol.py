@@ -1,0 +1,54 @@
+"""What every store offers, and how it fails. Names are relative, with `/`; bytes are streamed."""
+
+from collections.abc import Iterable, Iterator
+from typing import Protocol
+
+import msgspec
+
+
+class StoreError(Exception):
+    """A store could not do what was asked; the text is one sentence for a person, without secrets."""
+
+
+class StoreRefused(StoreError):
+    """Retrying cannot help: no permission, no such bucket, a wrong secret, a path that is not a folder."""
+
+
+class StoreFull(StoreRefused):
+    """No space is left."""
+
+
+class Entry(msgspec.Struct, frozen=True):
+    """One object in a listing."""
+
+    name: str
+    size: int
+
+
+class Store(Protocol):
+    """Bytes under names. Every method raises StoreError, whose text can be shown as it is."""
+
+    uri: str
+
+    def list(self, prefix: str = "") -> Iterator[Entry]:
+        """Every object whose name starts with `prefix`, in no promised order."""
+
+    def read(self, name: str, offset: int = 0, length: int | None = None) -> bytes:
+        """The bytes of `name` from `offset`; FileNotFoundError where there is no such object. Fewer bytes than
+        `length` come back only where the object ends."""
+
+    def write(self, name: str, chunks: Iterable[bytes | memoryview]) -> int:
+        """Store the chunks under `name`, durably, all or nothing; the number of bytes."""
+
+    def create(self, name: str, data: bytes) -> bool:
+        """Store `data` under `name` only if nothing is there; whether it did. Of several callers at once
+        exactly one gets True."""
+
+    def delete(self, names: Iterable[str]) -> None:
+        """Remove objects in the order given; one that is not there is no error."""
+
+    def tidy(self) -> None:
+        """Remove what writers that died left unfinished; for the attempt that owns the run."""
+
+    def inside(self, prefix: str) -> "Store":
+        """The same store seen from below `prefix`."""

@@ -1,0 +1,1 @@
+"""Chats to training conversations: convert, filter, deduplicate, split."""

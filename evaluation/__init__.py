@@ -1,0 +1,1 @@
+"""Is the model good? Questions, answers, a judge, and scores one can trust."""

@@ -1,0 +1,70 @@
+"""The `vlaunch` command: finds the command's file, runs it, and turns every known failure into its sentence.
+
+One small file a command group, imported only when it is asked for, so `vlaunch --help` stays light.
+"""
+
+import difflib
+import importlib
+import sys
+from typing import Any
+
+import click
+
+# command -> (module under launcher.cli, attribute, one line of help); read without importing any of them.
+COMMANDS: dict[str, tuple[str, str, str]] = {
+    "train": ("train", "train", "Fine-tune a model by a recipe."),
+    "status": ("status", "status", "How runs stand."),
+    "logs": ("logs", "logs", "What a run has said."),
+    "cost": ("cost", "cost", "What runs cost."),
+}
+
+
+class LazyGroup(click.Group):
+    """A group that knows its commands from a table and imports one when it is called."""
+
+    def __init__(self, *args: Any, table: dict[str, tuple[str, str, str]], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.table = table
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.table)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in self.table:
+            return None
+        module, attribute, _ = self.table[name]
+        command: click.Command = getattr(importlib.import_module(f"launcher.cli.{module}"), attribute)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        if not self.table:
+            return
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_, _, line) in self.table.items()])
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        if args and args[0] not in self.table and not args[0].startswith("-"):
+            near = difflib.get_close_matches(args[0], self.table, n=1)
+            hint = f" Did you mean '{near[0]}'?" if near else " `vlaunch --help` lists the commands."
+            raise click.UsageError(f"There is no command '{args[0]}'.{hint}", ctx)
+        return super().resolve_command(ctx, args)
+
+
+@click.group(cls=LazyGroup, table=COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="vlaunch")
+def vlaunch() -> None:
+    """Fine-tune and serve open chat models on spot GPUs, for the least money, without losing a step."""
+
+
+def main() -> None:
+    """Run the command; a known failure ends with its sentence on standard error and exit code 1."""
+    from launcher.cli.failures import sentence
+
+    try:
+        vlaunch(prog_name="vlaunch")
+    except Exception as failure:
+        text = sentence(failure)
+        if text is None:
+            raise
+        click.echo(f"vlaunch: {text}", err=True)
+        sys.exit(1)

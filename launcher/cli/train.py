@@ -1,0 +1,137 @@
+"""`vlaunch train`: the plan in dollars, the task as it is sent, and then the run."""
+
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from launcher.ledger import Ledger
+    from launcher.plan import Plan
+
+
+@click.command()
+@click.argument("recipe", required=False)
+@click.option("--spot/--on-demand", default=True, show_default=True, help="Spot machines, or ones that stay.")
+@click.option(
+    "--infra", metavar="INFRA", help="Where, in SkyPilot's words (aws, gcp/us-central1, slurm/...), or 'local'."
+)
+@click.option("--zone", "zones", multiple=True, metavar="Z", help="Only this zone; may be given again.")
+@click.option("--max-price", type=float, metavar="USD_PER_HOUR", help="No machine above this price an hour.")
+@click.option("--set", "changes", multiple=True, metavar="SECTION.KEY=VALUE", help="Change a value of the recipe.")
+@click.option("--mean-life", metavar="60s", help="With --infra local: mean life of a simulated spot machine.")
+@click.option("--resume", "resumed", metavar="RUN", help="Go on with a local run whose launcher has ended.")
+@click.option("--dry-run", is_flag=True, help="Print exactly what would be sent, and send nothing.")
+@click.option("--detach", is_flag=True, help="Return at once; the run goes on.")
+@click.option("--yes", is_flag=True, help="Spend without asking.")
+@click.option("--json", "as_json", is_flag=True, help="Print the launch as JSON.")
+def train(
+    recipe: str | None,
+    spot: bool,
+    infra: str | None,
+    zones: tuple[str, ...],
+    max_price: float | None,
+    changes: tuple[str, ...],
+    mean_life: str | None,
+    resumed: str | None,
+    dry_run: bool,
+    detach: bool,
+    yes: bool,
+    as_json: bool,
+) -> None:
+    """Fine-tune a model by a RECIPE: a name in recipes/ or a path.
+
+    Without RECIPE it is vicuna-7b, and with --infra local smollm2-135m, which trains on this machine.
+    """
+    import datetime
+
+    from launcher import launch
+    from launcher.ledger import Ledger, home
+    from launcher.recipe import DEFAULT, DEFAULT_LOCAL, load
+
+    ledger = Ledger(home())
+    if resumed is not None:
+        _refuse_with_resume(recipe, changes, dry_run)
+        _follow(resumed, ledger, detach=detach, as_json=as_json)
+        return
+    if mean_life is not None:
+        changes = (*changes, f"local.mean_life_seconds={_seconds(mean_life)}")
+    named = load(recipe or (DEFAULT_LOCAL if infra == launch.LOCAL else DEFAULT), changes)
+    run_id = launch.new_run_id(named.name, datetime.datetime.now(datetime.UTC))
+    prepared = launch.prepare(named, spot=spot, infra=infra, zones=zones, max_price=max_price, run_id=run_id)
+    if dry_run:
+        _show_plan(prepared.plan, prepared.named.name)
+        click.echo(prepared.text, nl=False)
+        return
+    held = launch.check_inputs(named, prepared.store)
+    if infra != launch.LOCAL:
+        _show_plan(prepared.plan, prepared.named.name)
+        raise launch.missing_for_cloud(infra)
+    if not as_json:
+        _show_plan(prepared.plan, prepared.named.name)
+        click.echo(f"{named.recipe.data.conversations}: {held}", err=True)
+        click.echo(f"run {run_id}, checkpoints in {prepared.store}/{run_id}; no money is spent", err=True)
+    launch.record(prepared, ledger)
+    _follow(run_id, ledger, detach=detach, as_json=as_json)
+
+
+def _follow(run_id: str, ledger: "Ledger", *, detach: bool, as_json: bool) -> None:
+    """Run it in this terminal, or leave it running."""
+    from launcher import launch
+    from launcher.runs import find
+
+    run_id = find(ledger, run_id)[0].run_id
+    if detach:
+        launch.detach(run_id)
+        if as_json:
+            click.echo(f'{{"run_id": "{run_id}", "detached": true}}')
+        else:
+            click.echo(f"{run_id} goes on; see it with: vlaunch logs {run_id} --follow")
+        return
+    launch.run_here(run_id, ledger, (lambda line: click.echo(line, err=True)) if as_json else click.echo)
+    if as_json:
+        from launcher.cli.cost import report_json
+
+        click.echo(report_json(ledger, (run_id,)))
+        return
+    click.echo(f"{run_id} has finished; what it cost: vlaunch cost report {run_id}")
+
+
+def _show_plan(plan: "Plan", name: str) -> None:
+    """To standard error, so that --dry-run's output is the task alone."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(file=sys.stderr, highlight=False)
+    table = Table(title=f"{name}: where it may run, cheapest first", title_justify="left")
+    table.add_column("place", overflow="fold")
+    table.add_column("machine", overflow="fold")
+    table.add_column("$/hour", justify="right")
+    for offer in plan.offers:
+        machine = f"{offer.accelerator}:{offer.accelerator_count}" if offer.accelerator else offer.instance_type
+        table.add_row(offer.place, machine, f"{offer.usd_per_hour:.2f}")
+    console.print(table)
+    for title, estimate in (("expected", plan.estimate), ("on demand", plan.on_demand_estimate)):
+        if estimate is not None:
+            usd, hours = estimate.usd, estimate.hours
+            console.print(f"{title}: ${usd[0]:,.0f} to ${usd[1]:,.0f} in {hours[0]:.1f} to {hours[1]:.1f} hours")
+    if plan.on_demand is not None:
+        beside = plan.on_demand
+        console.print(f"on demand the cheapest is ${beside.usd_per_hour:.2f} an hour in {beside.place}")
+    for assumption in plan.assumptions:
+        console.print(f"assumed: {assumption}")
+
+
+def _seconds(text: str) -> float:
+    """`60s`, `2m`, `1h` or plain seconds."""
+    units = {"s": 1, "m": 60, "h": 3600}
+    number, unit = (text[:-1], units[text[-1]]) if text[-1:] in units else (text, 1)
+    try:
+        return float(number) * unit
+    except ValueError:
+        raise click.BadParameter(f"'{text}' is not a time; write 60s, 2m or 1h.", param_hint="--mean-life") from None
+
+
+def _refuse_with_resume(recipe: str | None, changes: tuple[str, ...], dry_run: bool) -> None:
+    if recipe or changes or dry_run:
+        raise click.UsageError("--resume goes on with the run as it was launched; give it alone.")

@@ -1,0 +1,134 @@
+"""Recipe and offers to a plan: which places, in what order, for how much. Pure.
+
+Hours are an estimate and are shown as a range: 6 floating-point operations a parameter and token, and two more
+where activations are computed again, at 25% to 45% of the accelerator's peak in bf16. The published runs of 2023
+come out at 23% to 33% by the same count (11.1 h for 7B, 23.7 h for 13B on eight A100s, about 600 million tokens).
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from launcher.errors import OfferError
+from launcher.recipe import Recipe, parse_accelerator
+from market.offers import Offer
+
+PEAK_TFLOPS = {
+    "A100": 312.0,
+    "A100-80GB": 312.0,
+    "A100-80GB-SXM": 312.0,
+    "H100": 989.0,
+    "H100-SXM": 989.0,
+    "H200": 989.0,
+    "L40S": 362.0,
+    "A10G": 125.0,
+    "L4": 121.0,
+    "V100": 125.0,
+}
+"""Dense bf16 (fp16 on V100) peak by the makers' data sheets."""
+UTILISATION = (0.25, 0.45)
+"""Low and high share of the peak that training reaches; the estimate's main assumption."""
+SPOT_OVERHEAD = (1.0, 1.5)
+"""Paid hours over useful hours on spot, low and high: restarts and work done again."""
+
+
+class Estimate(msgspec.Struct, frozen=True, kw_only=True):
+    """What a run costs in one place, each as (low, high)."""
+
+    hours: tuple[float, float]
+    usd: tuple[float, float]
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a run may go."""
+
+    offers: list[Offer]
+    """Candidates, the cheapest first."""
+    on_demand: Offer | None
+    """The cheapest on-demand offer of the same machines, to compare with."""
+    estimate: Estimate | None
+    """On the first offer, with its overhead; None where the recipe does not say how many tokens there are or the
+    accelerator's speed is not known."""
+    on_demand_estimate: Estimate | None
+    assumptions: list[str]
+    """In words, for a person."""
+
+
+def choose(recipe: Recipe, offers: Sequence[Offer], on_demand: Sequence[Offer], *, most: int = 12) -> Plan:
+    """The plan over `offers`, filtered and in price order already, and the on-demand offers beside them.
+
+    Raises OfferError where there is none.
+    """
+    if not offers:
+        raise OfferError("No offer satisfies the recipe; `vlaunch market offers` lists what there is.")
+    kept = list(offers[:most])
+    beside = on_demand[0] if on_demand else None
+    overhead = SPOT_OVERHEAD if kept[0].spot else (1.0, 1.0)
+    return Plan(
+        offers=kept,
+        on_demand=beside,
+        estimate=estimate(recipe, kept[0], overhead),
+        on_demand_estimate=estimate(recipe, beside, (1.0, 1.0)) if beside else None,
+        assumptions=_assumptions(recipe, kept, on_demand[:1], overhead),
+    )
+
+
+def estimate(recipe: Recipe, offer: Offer, overhead: tuple[float, float]) -> Estimate | None:
+    """Hours and dollars of the recipe on an offer, None where something needed is not known."""
+    peak = PEAK_TFLOPS.get(offer.accelerator)
+    if peak is None or not recipe.data.tokens_per_epoch:
+        return None
+    tokens = recipe.data.tokens_per_epoch * recipe.train.epochs
+    operations = (8 if recipe.train.activation_checkpointing else 6) * recipe.model.parameters * 1e9 * tokens
+    per_hour = peak * 1e12 * offer.accelerator_count * recipe.machine.nodes * 3600
+    slow, fast = UTILISATION
+    hours = (operations / (per_hour * fast) * overhead[0], operations / (per_hour * slow) * overhead[1])
+    usd = offer.usd_per_hour * recipe.machine.nodes
+    return Estimate(hours=hours, usd=(hours[0] * usd, hours[1] * usd))
+
+
+def accelerators(recipe: Recipe) -> list[tuple[str, int]]:
+    """The acceptable accelerators as name and count; no accelerator is ("", 0)."""
+    return [parse_accelerator(each) for each in recipe.machine.accelerators] or [("", 0)]
+
+
+def local_offers(recipe: Recipe, *, spot: bool = True) -> list[Offer]:
+    """The simulated zones of `--infra local`, cheapest first, or its simulated on-demand offer."""
+    about: dict[str, Any] = {
+        "cloud": "local",
+        "region": "here",
+        "instance_type": "this machine",
+        "accelerator": "",
+        "accelerator_count": 0,
+        "spot": spot,
+        "price_source": "simulated",
+        "price_date": "made up in the recipe",
+    }
+    local = recipe.local
+    if not spot:
+        return [Offer(zone=None, usd_per_hour=local.on_demand_usd_per_hour, **about)]
+    if not local.zones:
+        raise OfferError(
+            "The recipe has no [[local.zones]], so it cannot run with --infra local. "
+            "Take smollm2-135m or tiny, or give the recipe two zones with simulated prices."
+        )
+    zones = sorted(local.zones, key=lambda zone: (zone.usd_per_hour, zone.name))
+    return [Offer(zone=zone.name, usd_per_hour=zone.usd_per_hour, **about) for zone in zones]
+
+
+def _assumptions(
+    recipe: Recipe, offers: Sequence[Offer], beside: Sequence[Offer], overhead: tuple[float, float]
+) -> list[str]:
+    offer = offers[0]
+    sources = sorted({f"{each.price_source}, {each.price_date}" for each in (*offers, *beside)})
+    said = [f"prices: {source}" for source in sources]
+    if offer.accelerator in PEAK_TFLOPS and recipe.data.tokens_per_epoch:
+        tokens = recipe.data.tokens_per_epoch * recipe.train.epochs / 1e6
+        said.append(
+            f"{tokens:,.0f} million tokens, {UTILISATION[0]:.0%} to {UTILISATION[1]:.0%} of "
+            f"{PEAK_TFLOPS[offer.accelerator]:.0f} TFLOPS a {offer.accelerator}"
+        )
+    if overhead[1] > 1:
+        said.append(f"spot adds {overhead[0] - 1:.0%} to {overhead[1] - 1:.0%} of restarts and work done again")
+    return said

@@ -1,0 +1,40 @@
+"""Writes task_yamls/: what the cloud recipes render to. `python -m launcher.yamls` writes, with --check compares.
+
+The run of a committed task is named like its recipe, and the bucket is left to be named at launch.
+"""
+
+import sys
+from pathlib import Path
+
+from launcher import launch, recipe
+
+FOLDER = Path(__file__).resolve().parent.parent / "task_yamls"
+
+
+def rendered() -> dict[str, str]:
+    """File name to text, for every recipe that asks for an accelerator."""
+    texts = {}
+    for name in recipe.names():
+        named = recipe.load(name)
+        if named.recipe.machine.accelerators:
+            prepared = launch.prepare(named, spot=True, infra=None, zones=(), max_price=None, run_id=name)
+            texts[f"{name}.yaml"] = prepared.text
+    return texts
+
+
+def main(arguments: list[str]) -> int:
+    """Write the files, or say which differ."""
+    texts = rendered()
+    if "--check" not in arguments:
+        for name, text in texts.items():
+            (FOLDER / name).write_text(text)
+        return 0
+    on_disk = {path.name: path.read_text() for path in FOLDER.glob("*.yaml")}
+    stale = sorted(name for name in texts.keys() | on_disk.keys() if texts.get(name) != on_disk.get(name))
+    for name in stale:
+        print(f"task_yamls/{name} is not what its recipe renders to; run: make yamls")
+    return 1 if stale else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,160 @@
+"""A checkpoint on disk: what is saved is loaded, and every kind of damage is found, named and passed over."""
+
+import datetime
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+
+from checkpoints import layout, sharded
+from checkpoints.layout import Checkpoint
+from checkpoints.run import Attempt
+from checkpoints.sharded import Corrupt, Save, Saver, State, committed, forget, load_first_whole, read_manifest
+from checkpoints.stores import StoreFull
+from checkpoints.stores.folder import FolderStore
+
+
+@pytest.fixture(scope="module")
+def group() -> Iterator[dist.ProcessGroup]:
+    dist.init_process_group(
+        "gloo", rank=0, world_size=1, store=dist.HashStore(), timeout=datetime.timedelta(seconds=60)
+    )
+    yield dist.group.WORLD
+    dist.destroy_process_group()
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> FolderStore:
+    return FolderStore(tmp_path / "run")
+
+
+def some_state(seed: int) -> State:
+    torch.manual_seed(seed)
+    return {
+        "model": {"a": torch.randn(300, 700), "b": torch.randn(11).bfloat16(), "empty": torch.zeros(0, 3)},
+        "optim": {"step": torch.tensor(float(seed)), "rate": 0.5 + seed},
+    }
+
+
+def save(store: FolderStore, group: dist.ProcessGroup, step: int, attempt: int = 1) -> Save:
+    saver = Saver(store, attempt, group=group, recipe_sha256="r")
+    saver.start(some_state(step), step=step, tokens_seen=step * 10)
+    done = saver.collect()
+    assert done is not None
+    return done
+
+
+def load(store: FolderStore, group: dist.ProcessGroup) -> tuple[int, State, list[str]]:
+    state, said = some_state(999), list[str]()
+    manifest = load_first_whole(store, committed(store, group), state, group=group, say=said.append)
+    return manifest.step, state, said
+
+
+def equal(state: State, seed: int) -> bool:
+    want = some_state(seed)
+    tensors = all(torch.equal(state["model"][key], want["model"][key]) for key in want["model"])
+    return (
+        tensors and torch.equal(state["optim"]["step"], want["optim"]["step"]) and state["optim"]["rate"] == 0.5 + seed
+    )
+
+
+def test_what_is_saved_is_loaded_bit_for_bit(store: FolderStore, group: dist.ProcessGroup) -> None:
+    done = save(store, group, 3)
+    assert done.failure is None
+    step, state, said = load(store, group)
+    assert (step, said) == (3, [])
+    assert equal(state, 3)
+    manifest = read_manifest(store, Checkpoint(3, 1))
+    assert (manifest.tokens_seen, manifest.world_size, manifest.recipe_sha256) == (30, 1, "r")
+    assert done.size == sum(each.size for each in manifest.files.values()) > 300 * 700 * 4
+
+
+def test_a_save_is_of_the_state_at_its_start(store: FolderStore, group: dist.ProcessGroup) -> None:
+    state = some_state(5)
+    saver = Saver(store, 1, group=group, recipe_sha256="r")
+    saver.start(state, step=5, tokens_seen=0)
+    state["model"]["a"].zero_()  # training goes on
+    saver.collect()
+    assert equal(load(store, group)[1], 5)
+
+
+def test_two_saves_are_never_under_way_at_once(store: FolderStore, group: dist.ProcessGroup) -> None:
+    saver = Saver(store, 1, group=group, recipe_sha256="r")
+    saver.start(some_state(1), step=1, tokens_seen=0)
+    with pytest.raises(RuntimeError, match="still under way"):
+        saver.start(some_state(2), step=2, tokens_seen=0)
+    saver.collect()
+
+
+FILES = ["rank-00000.bin", sharded.METADATA, layout.MANIFEST]
+
+
+@pytest.mark.parametrize("file", FILES)
+@pytest.mark.parametrize("damage", ["a flipped bit", "cut short", "missing", "empty"])
+def test_damage_is_found_named_and_passed_over(
+    store: FolderStore, group: dist.ProcessGroup, file: str, damage: str
+) -> None:
+    save(store, group, 3)
+    save(store, group, 7)
+    path = store.root / Checkpoint(7, 1).prefix / file
+    data = bytearray(path.read_bytes())
+    if damage == "missing":
+        path.unlink()
+    elif damage == "empty":
+        path.write_bytes(b"")
+    elif damage == "cut short":
+        path.write_bytes(data[:-1])
+    else:
+        # In a manifest, a bit that keeps it JSON: a checksum of it.
+        at = data.index(b"digests") + 15 if file == layout.MANIFEST else len(data) // 2
+        data[at] ^= 1
+        path.write_bytes(data)
+    step, state, said = load(store, group)
+    assert step == 3
+    assert equal(state, 3)
+    if (file, damage) != (layout.MANIFEST, "missing"):  # without its manifest it was never there
+        assert len(said) == 1
+        assert "00000007-0001 is passed over" in said[0]
+
+
+def test_when_none_is_whole_it_says_so_and_deletes_nothing(store: FolderStore, group: dist.ProcessGroup) -> None:
+    save(store, group, 3)
+    path = store.root / Checkpoint(3, 1).prefix / "rank-00000.bin"
+    path.write_bytes(b"\0" * path.stat().st_size)
+    with pytest.raises(Corrupt, match="none of the 1 committed checkpoints"):
+        load(store, group)
+    assert path.exists()
+
+
+class FullStore(FolderStore):
+    """Has room for everything but a rank's file."""
+
+    def write(self, name: str, chunks: Iterable[bytes | memoryview]) -> int:
+        if name.endswith("rank-00000.bin"):
+            raise StoreFull("no space is left")
+        return super().write(name, chunks)
+
+
+def test_a_save_that_finds_no_room_commits_nothing_and_says_why(tmp_path: Path, group: dist.ProcessGroup) -> None:
+    store = FullStore(tmp_path / "run")
+    done = save(store, group, 3)
+    assert str(done.failure) == "no space is left"
+    assert committed(store, group) == []
+
+
+def test_old_checkpoints_are_forgotten_and_the_newest_stay(store: FolderStore, group: dist.ProcessGroup) -> None:
+    attempt = Attempt.begin(store, {})
+    for step in (1, 2, 3, 4):
+        save(store, group, step)
+    forget(attempt, keep=2)
+    assert committed(store, group) == [Checkpoint(4, 1), Checkpoint(3, 1)]
+    assert sorted(path.name for path in (store.root / "checkpoints").iterdir()) == ["00000003-0001", "00000004-0001"]
+
+
+def test_attempts_are_numbered_and_an_old_one_learns_of_the_new(store: FolderStore) -> None:
+    first = Attempt.begin(store, {"place": "aws/a"})
+    assert (first.number, first.newer()) == (1, None)
+    second = Attempt.begin(store, {"place": "aws/b"})
+    assert (second.number, first.newer(), second.newer()) == (2, 2, None)

@@ -1,0 +1,174 @@
+"""`torchrun -m train`: one process of one attempt. Everything it needs is in the variables the task sets and in
+the run's store.
+"""
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from checkpoints.stores import Store, StoreError, StoreRefused, open_store
+from train.config import FINISHED, INTERRUPTED, REFUSED, TrainerRecipe, read_recipe
+from train.errors import TrainError
+from train.machine import RECIPE, RUN, STORE, here, required, scratch
+from train.preemption import Notice
+
+_RECIPE_NAME = "recipe.toml"
+
+
+def main(open_run: Any = None) -> int:
+    """Work on the run that the environment names; the exit code. `open_run(uri)` stands in for open_store."""
+    notice = Notice()
+    notice.listen()
+    try:
+        return _attempt(open_run or open_store, notice)
+    except (TrainError, StoreError) as failure:
+        _last_words(str(failure))
+        return REFUSED
+
+
+def _last_words(text: str) -> None:
+    """Said once for all ranks, where the launcher finds it."""
+    if os.environ.get("RANK", "0") == "0":
+        print(f"vlaunch: {text}", flush=True)
+
+
+def _attempt(open_run: Any, notice: Notice) -> int:
+    text = required(os.environ, RECIPE)
+    recipe = _read(text)
+    store = open_run(required(os.environ, STORE)).inside(required(os.environ, RUN))
+    _freeze(store, text)
+    import torch
+    import torch.distributed as dist
+
+    from train import model
+
+    threads = int(os.environ.get("OMP_NUM_THREADS", "1"))
+    torch.set_num_threads(threads)
+    torch.manual_seed(recipe.train.seed)
+    accelerate = model.accelerator(recipe.train)
+    try:
+        _quiet()
+        return _train(recipe, text, store, accelerate, notice)
+    finally:
+        dist.destroy_process_group()
+
+
+def _train(recipe: TrainerRecipe, text: str, store: Store, accelerate: Any, notice: Notice) -> int:
+    import torch.distributed as dist
+
+    from checkpoints.run import Attempt
+    from checkpoints.sharded import recipe_digest
+    from train import export, model
+    from train.loop import Trainer
+    from train.progress import Progress, spent_before
+    from train.rows import load_rows
+
+    machine = here(os.environ)
+    attempt: Attempt | None = None
+    if dist.get_rank() == 0:
+        about = {
+            "place": machine.place,
+            "usd_per_hour": machine.usd_per_hour,
+            "price_source": machine.price_source,
+            "world_size": dist.get_world_size(),
+            "job_id": os.environ.get("SKYPILOT_MANAGED_JOB_ID", ""),
+            "task_id": os.environ.get("SKYPILOT_TASK_ID", ""),
+        }
+        attempt = Attempt.begin(store, about)
+    numbers = [attempt.number if attempt else 0]
+    dist.broadcast_object_list(numbers, src=0)
+    before = spent_before(store, numbers[0]) if attempt else None
+    progress = Progress(attempt, machine, before)
+    progress.say(f"started on {machine.place} with {dist.get_world_size()} processes")
+    folder = scratch() / f"rank-{dist.get_rank()}"
+    kept = model.kept(store, folder / "model")
+    tokenizer = model.load_tokenizer(recipe.model, kept)
+    found = model.load_config(recipe.model, kept, len(tokenizer))
+    rows = load_rows(recipe, tokenizer, store, say=progress.say)
+    attention, sentence = model.choose_attention(recipe.model.attention)
+    progress.say(sentence)
+    fresh = export.newest(store) is None
+    progress.say(f"loading the weights of {recipe.model.base}" if fresh else "weights come from the checkpoint")
+    network = model.build(
+        recipe.model,
+        found,
+        attention=attention,
+        weights=fresh and dist.get_rank() == 0,
+        seed=recipe.train.seed,
+    )
+    found.architectures = [type(network).__name__]
+    if attempt is not None and kept is None:
+        model.keep(store, found, tokenizer)
+    network, optimizer = model.shard(accelerate, network, recipe.train)
+    trainer = Trainer(
+        recipe, model=network, optimizer=optimizer, accelerate=accelerate, rows=rows, store=store,
+        attempt=attempt, attempt_number=numbers[0], recipe_sha256=recipe_digest(text), notice=notice,
+        progress=progress,
+    )  # fmt: skip
+    resumed = trainer.resume()
+    if resumed:
+        progress.say(f"resumed from the checkpoint of step {resumed}/{trainer.steps}")
+    ended = trainer.run()
+    if attempt is None:
+        return FINISHED if ended == "finished" else INTERRUPTED if ended == "notice" else REFUSED
+    if ended == "notice":
+        attempt.event("stopped", reason=f"notice ({notice.source})", step=trainer.step)
+        progress.say(f"told to leave ({notice.source or 'another rank'}): step {trainer.step} is committed")
+        return INTERRUPTED
+    if ended == "superseded":
+        raise TrainError(f"Attempt {attempt.newer()} has taken over this run; attempt {attempt.number} stops.")
+    return _finish(recipe, store, attempt, found, tokenizer, folder, progress)
+
+
+def _finish(
+    recipe: TrainerRecipe, store: Store, attempt: Any, found: Any, tokenizer: Any, folder: Path, progress: Any
+) -> int:
+    """Rank 0: the export, and the answer the recipe asks for."""
+    from train import export, model
+
+    newest = export.newest(store)
+    assert newest is not None
+    size = export.export(store, newest, found, tokenizer, folder)
+    progress.say(f"exported {size / 1e6:,.0f} MB of weights to {store.uri}/{export.PREFIX}")
+    answer = ""
+    if recipe.train.ask:
+        exported = model.fetched(store, export.PREFIX, folder / "exported")
+        answer = export.answer(exported, recipe.train.ask)
+        progress.say(f"asked: {recipe.train.ask}")
+        progress.say(f"answered: {answer}")
+    attempt.event("finished", step=newest.step, export=export.PREFIX, answer=answer)
+    attempt.flush()
+    return FINISHED
+
+
+def _read(text: str) -> TrainerRecipe:
+    try:
+        return read_recipe(text)
+    except msgspec.DecodeError as failure:
+        raise TrainError(f"The recipe in {RECIPE} cannot be used: {failure}") from failure
+
+
+def _freeze(store: Store, text: str) -> None:
+    """Keep the recipe beside the run; a run never goes on with another one."""
+    if store.create(_RECIPE_NAME, text.encode()):
+        return
+    if store.read(_RECIPE_NAME) != text.encode():
+        raise StoreRefused(
+            f"The run at {store.uri} was begun with another recipe. Give this one a run of its own ({RUN}), or "
+            "resume that one with its own recipe."
+        )
+
+
+def _quiet() -> None:
+    """The log is a line a step: no progress bars and no libraries' small talk in between."""
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

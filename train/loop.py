@@ -1,0 +1,276 @@
+"""One attempt: find the newest checkpoint, train from there, save on a cadence of time, leave when told.
+
+The order of a step is the same on every rank; what one rank alone knows (a notice, that a save is due, that a
+newer attempt has taken over) travels with the loss, so all act on it after the same step.
+"""
+
+import math
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict, set_state_dict
+
+from checkpoints.run import Attempt
+from checkpoints.sharded import Corrupt, Save, Saver, committed, forget, load_first_whole
+from checkpoints.stores import Store, StoreError, StoreRefused
+from train.config import TrainConfig, TrainerRecipe
+from train.data import IGNORED, Batch, Rows
+from train.errors import TrainError
+from train.preemption import Notice
+from train.progress import Progress
+
+_FENCE_SECONDS = 20.0
+"""How often rank 0 looks whether a newer attempt has taken over the run."""
+_FLUSH_SECONDS = 5.0
+"""How often metrics are written to the store."""
+
+
+def learning_rate(config: TrainConfig, step: int, steps: int) -> float:
+    """The rate at `step` (from 0) of `steps`: linear warm-up, then the schedule down to 0 at the end."""
+    warmup = math.ceil(config.warmup_fraction * steps)
+    peak = config.learning_rate
+    if step < warmup:
+        return peak * (step + 1) / warmup
+    if config.schedule == "constant":
+        return peak
+    share = (step - warmup) / max(1, steps - warmup)
+    return 0.5 * peak * (1 + math.cos(math.pi * share))
+
+
+@dataclass
+class Signals:
+    """What ranks tell each other at a step's end. Anything above 0 is true."""
+
+    loss: float = 0.0
+    notice: float = 0.0
+    save_due: float = 0.0
+    superseded: float = 0.0
+
+    def reduced(self) -> "Signals":
+        vector = torch.tensor([self.loss, self.notice, self.save_due, self.superseded], dtype=torch.float64)
+        vector = vector.cuda() if torch.cuda.is_available() else vector
+        dist.all_reduce(vector)
+        return Signals(*vector.tolist())
+
+
+class Trainer:
+    """Trains one attempt of a run."""
+
+    def __init__(
+        self,
+        recipe: TrainerRecipe,
+        *,
+        model: Any,
+        optimizer: torch.optim.Optimizer,
+        accelerate: Any,
+        rows: Rows,
+        store: Store,
+        attempt: Attempt | None,
+        attempt_number: int,
+        recipe_sha256: str,
+        notice: Notice,
+        progress: Progress,
+    ) -> None:
+        self.recipe = recipe
+        self.config = recipe.train
+        self.model = model
+        self.optimizer = optimizer
+        self.accelerate = accelerate
+        self.rows = rows
+        self.store = store
+        self.attempt = attempt
+        """Rank 0's; None on the others."""
+        self.notice = notice
+        self.progress = progress
+        self.rank, self.world_size = dist.get_rank(), dist.get_world_size()
+        self.tied = bool(model.config.tie_word_embeddings)
+        self.steps = rows.steps(
+            epochs=self.config.epochs, global_batch=self.config.global_batch, max_steps=self.config.max_steps
+        )
+        self.step = 0
+        """Steps done."""
+        self.tokens_seen = 0
+        self._group = dist.new_group(backend="gloo")
+        self._saver = Saver(
+            store, attempt_number, group=self._group, recipe_sha256=recipe_sha256, on_commit=self._committed
+        )
+        self._last_save = self._last_fence = self._last_flush = time.monotonic()
+        self._saved_step = -1
+
+    def resume(self) -> int:
+        """Load the newest whole checkpoint, if there is one; the step it was taken after."""
+        found = committed(self.store, self._group)
+        if not found:
+            return 0
+        state = self._state()
+        try:
+            manifest = load_first_whole(self.store, found, state, group=self._group, say=self.progress.say)
+        except Corrupt as failure:
+            raise TrainError(
+                f"The run cannot be resumed: {failure}. Nothing was deleted; start a new run, or remove the "
+                "damaged checkpoints to begin this one again."
+            ) from failure
+        set_state_dict(
+            self.model,
+            self.optimizer,
+            model_state_dict=state["model"],
+            optim_state_dict=state["optim"],
+            options=StateDictOptions(strict=not self.tied),
+        )
+        self.step = self._saved_step = manifest.step
+        self.tokens_seen = manifest.tokens_seen
+        return manifest.step
+
+    def run(self) -> str:
+        """Train to the end or until told to leave: `finished`, `notice` or `superseded`."""
+        self.model.train()
+        self._note("training_started", step=self.step, steps=self.steps)
+        ended = "finished"
+        while self.step < self.steps:
+            began = time.monotonic()
+            told = self._one_step(began)
+            if told.superseded:
+                ended = "superseded"
+                break
+            if told.notice:
+                ended = "notice"
+                break
+            if told.save_due:
+                self._save()
+        if ended != "superseded":
+            self._save_and_wait()
+        else:
+            self._finish_save()
+        if self.attempt is not None:
+            self.attempt.flush()
+        return ended
+
+    def _one_step(self, began: float) -> Signals:
+        mine = self.rows.at(
+            self.step, global_batch=self.config.global_batch, rank=self.rank, world_size=self.world_size
+        )
+        micro = [
+            self.rows.batch(mine[first : first + self.config.micro_batch])
+            for first in range(0, len(mine), self.config.micro_batch)
+        ]
+        device = self.accelerate.device
+        counts = torch.tensor(
+            [
+                sum(int((each.labels[:, 1:] != IGNORED).sum()) for each in micro),
+                sum(each.ids.size for each in micro),
+            ],
+            device=device,
+        )
+        dist.all_reduce(counts)
+        trained, seen = counts.tolist()
+        rate = learning_rate(self.config, self.step, self.steps)
+        for parameters in self.optimizer.param_groups:
+            parameters["lr"] = rate
+        loss_sum = self._backward(micro, trained, device)
+        norm = self.accelerate.clip_grad_norm_(self.model.parameters(), self.config.clip_norm)
+        norm = float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.step += 1
+        self.tokens_seen += seen
+        told = self._signals(loss_sum).reduced()
+        self.progress.step(
+            self.step, self.steps, loss=told.loss / trained, norm=norm, rate=rate, tokens=seen,
+            seconds=time.monotonic() - began,
+        )  # fmt: skip
+        return told
+
+    def _backward(self, micro: list[Batch], trained: int, device: torch.device) -> float:
+        """Gradients of the mean loss over the `trained` tokens of the whole batch; this rank's sum of losses."""
+        loss_sum = 0.0
+        for number, batch in enumerate(micro):
+            self.model.set_requires_gradient_sync(number == len(micro) - 1)
+            logits = self.model(
+                input_ids=torch.from_numpy(batch.ids).to(device),
+                position_ids=torch.from_numpy(batch.positions).to(device),
+            ).logits
+            labels = torch.from_numpy(batch.labels[:, 1:]).to(device)
+            loss = torch.nn.functional.cross_entropy(
+                logits[:, :-1].float().flatten(0, 1), labels.flatten(), ignore_index=IGNORED, reduction="sum"
+            )
+            # FSDP averages over ranks; the batch's mean is over its tokens, wherever they lie.
+            (loss * (self.world_size / trained)).backward()  # type: ignore[no-untyped-call]
+            loss_sum += loss.item()
+        return loss_sum
+
+    def _signals(self, loss_sum: float) -> Signals:
+        signals = Signals(loss=loss_sum, notice=float(self.notice.at is not None))
+        if self.attempt is None:
+            return signals
+        now = time.monotonic()
+        if now - self._last_flush > _FLUSH_SECONDS:
+            self._last_flush = now
+            self.attempt.flush()
+        if now - self._last_fence > _FENCE_SECONDS:
+            self._last_fence = now
+            signals.superseded = float(self.attempt.newer() is not None)
+        if now - self._last_save > self.recipe.checkpoints.every_seconds and self.step < self.steps:
+            if self._saver.busy:
+                self.progress.say("a save is due while the last one is still going; it is skipped")
+                self._last_save = now
+            else:
+                signals.save_due = 1.0
+        return signals
+
+    def _state(self) -> dict[str, Any]:
+        model, optimizer = get_state_dict(self.model, self.optimizer)
+        if self.tied:
+            model.pop("lm_head.weight", None)  # the embedding, which is there already
+        return {"model": model, "optim": optimizer}
+
+    def _save(self) -> None:
+        """Begin a save of the state after this step; the previous one has ended or is waited for."""
+        self._finish_save()
+        self._last_save = time.monotonic()
+        if self.attempt is not None:
+            self.attempt.flush()  # no step is ever committed whose metrics are not
+        self._saver.start(self._state(), step=self.step, tokens_seen=self.tokens_seen)
+        self._note("save_started", step=self.step)
+        self._saved_step = self.step
+
+    def _finish_save(self) -> None:
+        save = self._saver.collect()
+        if save is None:
+            return
+        if save.failure is not None:
+            self._note("save_failed", step=save.checkpoint.step, why=str(save.failure))
+            self._saved_step = -1
+            self.progress.say(f"the save after step {save.checkpoint.step} failed: {save.failure}")
+            if isinstance(save.failure, StoreRefused):
+                raise TrainError(str(save.failure))
+
+    def _committed(self, save: Save) -> None:
+        """Rank 0, in the saving thread: record the commit and delete what it replaces."""
+        assert self.attempt is not None
+        stall = save.stall_seconds
+        try:
+            self._note(
+                "save_committed",
+                step=save.checkpoint.step, seconds=save.seconds, stall_seconds=stall, bytes=save.size,
+            )  # fmt: skip
+            forget(self.attempt, keep=self.recipe.checkpoints.keep)
+        except StoreError as failure:  # the checkpoint exists; its record or the tidying can wait for the next
+            self.progress.say(f"after the commit of step {save.checkpoint.step}: {failure}")
+        self.progress.say(
+            f"checkpoint of step {save.checkpoint.step} committed: {save.size / 1e6:,.0f} MB in {save.seconds:.1f} s, "
+            f"training waited {stall:.2f} s"
+        )
+
+    def _save_and_wait(self) -> None:
+        """End with everything done so far committed."""
+        self._finish_save()
+        if self._saved_step != self.step:
+            self._save()
+            self._finish_save()
+
+    def _note(self, kind: str, **facts: Any) -> None:
+        if self.attempt is not None:
+            self.attempt.event(kind, **facts)

