@@ -1,6 +1,7 @@
 """The one path of a launch: recipe, offers, plan, task text, and then this machine or SkyPilot."""
 
 import datetime
+import getpass
 import os
 import secrets
 import subprocess
@@ -105,13 +106,23 @@ def record(prepared: Prepared, ledger: Ledger) -> None:
     offers = prepared.plan.offers
     ledger.append(
         "run", prepared.run_id,
-        recipe=prepared.named.name, recipe_text=prepared.named.text, task_yaml=prepared.text,
+        recipe=prepared.named.name, owner=owner(), recipe_text=prepared.named.text, task_yaml=prepared.text,
         store=prepared.store, infra=prepared.infra or "", spot=prepared.spot, simulated=prepared.infra == LOCAL,
         offers=[msgspec.to_builtins(offer) for offer in offers],
         local=msgspec.to_builtins(prepared.named.recipe.local),
         on_demand_usd_per_hour=on_demand.usd_per_hour if on_demand else None,
         price_source=f"{offers[0].price_source}, {offers[0].price_date}",
     )  # fmt: skip
+
+
+def owner() -> str:
+    """Whose runs these are in the reports: VLAUNCH_OWNER, or the user's name on this machine."""
+    if named := os.environ.get("VLAUNCH_OWNER"):
+        return named
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user without a name
+        return ""
 
 
 def run_here(run_id: str, ledger: Ledger, say: Callable[[str], None]) -> None:

@@ -5,7 +5,7 @@ machines it had, how it ended. One JSON object a line; a line is written whole o
 import datetime
 import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,7 +14,7 @@ import platformdirs
 
 from launcher.errors import LedgerError
 
-Kind = Literal["run", "machine_started", "machine_ended", "ended"]
+Kind = Literal["run", "machine_started", "machine_price", "machine_ended", "ended"]
 
 
 def home() -> Path:
@@ -30,9 +30,11 @@ def utc_now() -> str:
 class Record(msgspec.Struct, frozen=True, kw_only=True):
     """One line. `facts` depends on the kind:
 
-    run             recipe, recipe_text, task_yaml, store, infra, spot, simulated, on_demand_usd_per_hour, price_source
-    machine_started machine (1, 2, ...), place, usd_per_hour, price_source
-    machine_ended   machine, reason, preempted
+    run             recipe, owner, recipe_text, task_yaml, store, infra, spot, simulated, on_demand_usd_per_hour,
+                    price_source
+    machine_started machine (1, 2, ...), place, usd_per_hour, price_source; accelerator (`A100:8`) where it has one
+    machine_price   machine, usd_per_hour, price_source: what it costs from now on
+    machine_ended   machine, reason, preempted; lost_at where it was gone before that was noticed
     ended           state (finished, stopped, failed), why
     """
 
@@ -43,18 +45,80 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Ledger:
-    """The file of records."""
+    """The file of records, and a copy of each run's beside the run, from which a lost file is made again."""
 
     def __init__(self, folder: Path) -> None:
+        self.folder = folder
         self.path = folder / "ledger.jsonl"
+        self.damaged = 0
+        """Lines of the last reading that were not records."""
+        self.restored = 0
+        """Records that the last reading put back because the file was gone."""
 
     def append(self, kind: Kind, run_id: str, **facts: Any) -> Record:
         """Write one record, durable when this returns. Raises LedgerError."""
         record = Record(kind=kind, at=utc_now(), run_id=run_id, facts=facts)
         line = msgspec.json.encode(record) + b"\n"
+        for path in (self._copy(run_id), self.path):
+            self._write(path, line)
+        return record
+
+    def records(self) -> Iterator[Record]:
+        """Every record that can be read, oldest first. Raises LedgerError where the file cannot be opened."""
+        for line in self._lines():
+            if record := self._decoded(line):
+                yield record
+
+    def runs(self) -> "Runs":
+        """Records by run, runs in the order they were launched; a run's are decoded when they are asked for."""
+        found: dict[str, list[bytes]] = {}
+        for line in self._lines():
+            try:
+                found.setdefault(_HEADER.decode(line).run_id, []).append(line)
+            except msgspec.DecodeError:
+                self.damaged += 1
+        return Runs(self, found)
+
+    def _decoded(self, line: bytes) -> Record | None:
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with self.path.open("ab+") as file:
+            return _RECORD.decode(line)
+        except msgspec.DecodeError:
+            self.damaged += 1
+            return None
+
+    def _lines(self) -> list[bytes]:
+        self.damaged = self.restored = 0
+        try:
+            lines = self._read()
+        except OSError as failure:
+            raise LedgerError(f"The ledger {self.path} cannot be read: {failure.strerror}.") from failure
+        return [line for line in lines if line]
+
+    def _read(self) -> list[bytes]:
+        try:
+            return self.path.read_bytes().splitlines()
+        except FileNotFoundError:
+            return self._restore()
+
+    def _restore(self) -> list[bytes]:
+        """The records of every run's copy, written as the ledger again."""
+        copies = [path.read_bytes().splitlines() for path in self.folder.glob("runs/*/records.jsonl")]
+        # Runs by their first record; a run's own records stay in the order they were written.
+        begun = [(first.at, number) for number, copy in enumerate(copies) if copy and (first := self._decoded(copy[0]))]
+        lines = [line for _, number in sorted(begun) for line in copies[number] if line]
+        self.restored = len(lines)
+        if lines:
+            self._write(self.path, b"\n".join(lines) + b"\n")
+        return lines
+
+    def _copy(self, run_id: str) -> Path:
+        return self.folder / "runs" / run_id / "records.jsonl"
+
+    @staticmethod
+    def _write(path: Path, line: bytes) -> None:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("ab+") as file:
                 fcntl.flock(file, fcntl.LOCK_EX)  # two launchers may write at once
                 if file.tell() and not _ends_a_line(file.fileno(), file.tell()):
                     line = b"\n" + line  # a crash left half a line; keep ours whole
@@ -63,37 +127,34 @@ class Ledger:
                 os.fsync(file.fileno())
         except OSError as failure:
             raise LedgerError(
-                f"The ledger {self.path} cannot be written: {failure.strerror}. Free space or set VLAUNCH_HOME "
+                f"The ledger {path} cannot be written: {failure.strerror}. Free space or set VLAUNCH_HOME "
                 "to a folder that can be."
             ) from failure
-        return record
 
-    def records(self) -> Iterator[Record]:
-        """Every record that can be read, oldest first. Raises LedgerError where the file cannot be opened."""
-        try:
-            lines = self.path.read_bytes().splitlines()
-        except FileNotFoundError:
-            return
-        except OSError as failure:
-            raise LedgerError(f"The ledger {self.path} cannot be read: {failure.strerror}.") from failure
-        self.damaged = 0
-        for line in lines:
-            if not line:
-                continue
-            try:
-                yield msgspec.json.decode(line, type=Record)
-            except msgspec.DecodeError:
-                self.damaged += 1
 
-    damaged = 0
-    """Lines of the last reading that were not records."""
+class Runs(Mapping[str, list[Record]]):
+    """Records by run id."""
 
-    def runs(self) -> dict[str, list[Record]]:
-        """Records by run, runs in the order they were launched."""
-        found: dict[str, list[Record]] = {}
-        for record in self.records():
-            found.setdefault(record.run_id, []).append(record)
-        return found
+    def __init__(self, ledger: Ledger, lines: dict[str, list[bytes]]) -> None:
+        self._ledger = ledger
+        self._lines = lines
+
+    def __getitem__(self, run_id: str) -> list[Record]:
+        return [record for line in self._lines[run_id] if (record := self._ledger._decoded(line))]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._lines)
+
+    def __len__(self) -> int:
+        return len(self._lines)
+
+
+class _Header(msgspec.Struct):
+    run_id: str
+
+
+_RECORD = msgspec.json.Decoder(Record)
+_HEADER = msgspec.json.Decoder(_Header)
 
 
 def _ends_a_line(handle: int, size: int) -> bool:

@@ -1,42 +1,53 @@
 """Records and events to what a run cost. Pure: the time is an argument.
 
-spent                      hours of every machine at the price that held when it began
+spent                      hours of every machine at the price that held when it began (or from when it changed)
 the same hours on demand   those hours at the on-demand price
 uninterrupted on demand    those hours less what preemption cost, at the on-demand price: what a run that
                            nobody interrupts would have cost
 saved                      uninterrupted on demand less spent
-lost to preemption         dollars of steps that had to be done again and of starting up again
+lost to preemption         dollars of steps that had to be done again, of starting up again, and of machines that
+                           were gone before anyone noticed
+
+Every dollar shown is a whole number of cents, and every total is the sum of the cents it stands over.
 """
 
 import datetime
+import itertools
 from collections.abc import Sequence
-from typing import Any
 
 import msgspec
 
-from launcher.ledger import Record
-
-Facts = dict[str, Any]
+from launcher.lines import CostLine, cents, split, total
+from launcher.machines import Facts, Machine, RunFacts, machines, time_of
 
 
 class AttemptCost(msgspec.Struct, kw_only=True):
-    """One machine of a run."""
+    """One machine of a run. `usd` is the sum of its four parts."""
 
     number: int
     zone: str
+    accelerator: str
     started_at: str
     ended_at: str | None
     """None while it runs."""
     end_reason: str
     hours: float
     usd_per_hour: float | None
+    """When it began."""
     price_source: str
     usd: float | None
+    usd_starting_up: float | None
+    usd_done_again: float | None
+    """Work after the last committed state."""
+    usd_late_detection: float | None
+    """From the machine's loss to when it was noticed."""
     steps_kept: int
     steps_lost: int
     """Done on this machine and not committed when it ended."""
-    hours_lost: float
-    """Of this machine: uncommitted work, and starting up where another machine was taken before."""
+    hours_lost: float | None
+    """Of this machine: uncommitted work, starting up where another machine was taken before, and late detection;
+    None where the run's store could not be read."""
+    usd_lost: float | None
 
 
 class RunCost(msgspec.Struct, kw_only=True):
@@ -44,6 +55,7 @@ class RunCost(msgspec.Struct, kw_only=True):
 
     run_id: str
     recipe: str
+    owner: str
     state: str
     simulated: bool
     attempts: list[AttemptCost]
@@ -59,6 +71,10 @@ class RunCost(msgspec.Struct, kw_only=True):
     usd_lost_to_preemption: float | None
     on_demand_usd_per_hour: float | None
     price_source: str
+    goodput: float | None
+    """Hours of kept work over hours paid."""
+    notes: list[str]
+    """What a reader must know before believing the figures."""
 
 
 class CostReport(msgspec.Struct, kw_only=True):
@@ -66,58 +82,81 @@ class CostReport(msgspec.Struct, kw_only=True):
 
     generated_at: str
     runs: list[RunCost]
-
-
-class RunFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything known of a run."""
-
-    run_id: str
-    records: list[Record]
-    """Of the ledger, oldest first."""
-    events: list[Facts]
-    """Of the run's own store, in order."""
-    metrics: list[Facts]
-    """A line a step, in the order they were done."""
-    alive: bool
-    """Whether a launcher is at work on it."""
+    lines: list[CostLine]
+    """Every dollar of the report once; their sum is `usd_spent`."""
+    usd_spent: float | None
+    usd_on_demand: float | None
+    usd_saved: float | None
+    usd_lost_to_preemption: float | None
 
 
 def cost(runs: Sequence[RunFacts], now: datetime.datetime) -> CostReport:
     """The report over `runs`; `now` is when a machine that still runs is counted up to."""
-    return CostReport(generated_at=_iso(now), runs=[run_cost(run, now) for run in runs])
+    found = [run_cost(run, now) for run in runs]
+    return CostReport(
+        generated_at=iso(now),
+        runs=found,
+        lines=[line for run in found for line in compute_lines(run)],
+        usd_spent=total(run.usd_spent for run in found),
+        usd_on_demand=total(run.usd_on_demand for run in found),
+        usd_saved=total(run.usd_saved for run in found),
+        usd_lost_to_preemption=total(run.usd_lost_to_preemption for run in found),
+    )
 
 
 def run_cost(run: RunFacts, now: datetime.datetime) -> RunCost:
     """What one run cost up to `now`."""
     about = next((record.facts for record in run.records if record.kind == "run"), {})
-    attempts = _attempts(run, now)
+    had = machines(run, now)
+    attempts = [_attempt(run, machine, first=index == 0) for index, machine in enumerate(had)]
     hours = sum(attempt.hours for attempt in attempts)
-    lost_hours = sum(attempt.hours_lost for attempt in attempts)
+    lost_hours = None if run.store_unread else sum(attempt.hours_lost or 0.0 for attempt in attempts)
     on_demand = about.get("on_demand_usd_per_hour")
-    spent = _sum([attempt.usd for attempt in attempts])
-    uninterrupted = None if on_demand is None else (hours - lost_hours) * on_demand
+    spent = total(attempt.usd for attempt in attempts)
+    uninterrupted = None if on_demand is None or lost_hours is None else cents((hours - lost_hours) * on_demand)
     started = [event for event in run.events if event["event"] == "training_started"]
     return RunCost(
         run_id=run.run_id,
         recipe=about.get("recipe", "unknown"),
+        owner=about.get("owner", ""),
         state=state(run),
         simulated=bool(about.get("simulated", False)),
         attempts=attempts,
         step=_last_committed(run.events, None),
         steps=started[-1]["steps"] if started else None,
         last_loss=run.metrics[-1]["loss"] if run.metrics else None,
-        preemptions=sum(bool(record.facts.get("preempted")) for record in run.records),
+        preemptions=sum(machine.preempted for machine in had),
         hours=hours,
         usd_spent=spent,
-        usd_on_demand=None if on_demand is None else hours * on_demand,
+        usd_on_demand=None if on_demand is None else cents(hours * on_demand),
         usd_uninterrupted_on_demand=uninterrupted,
-        usd_saved=None if spent is None or uninterrupted is None else uninterrupted - spent,
-        usd_lost_to_preemption=_sum(
-            [None if a.usd_per_hour is None else a.hours_lost * a.usd_per_hour for a in attempts]
-        ),
+        usd_saved=None if spent is None or uninterrupted is None else cents(uninterrupted - spent),
+        usd_lost_to_preemption=total(attempt.usd_lost for attempt in attempts),
         on_demand_usd_per_hour=on_demand,
         price_source=about.get("price_source", ""),
+        goodput=(hours - lost_hours) / hours if hours and lost_hours is not None else None,
+        notes=_notes(run, had),
     )
+
+
+def compute_lines(run: RunCost) -> list[CostLine]:
+    """The dollars of a run's machines, each once."""
+    found = []
+    for attempt in run.attempts:
+        parts = {
+            "starting up": attempt.usd_starting_up,
+            "done again": attempt.usd_done_again,
+            "late detection": attempt.usd_late_detection,
+        }
+        rest = None if attempt.usd is None else cents(attempt.usd - sum(usd or 0.0 for usd in parts.values()))
+        line = CostLine(
+            subject=run.run_id, what="machine", part="work", attempt=attempt.number, owner=run.owner,
+            zone=attempt.zone, accelerator=attempt.accelerator, started_at=attempt.started_at,
+            ended_at=attempt.ended_at, usd=rest, price_source=attempt.price_source, simulated=run.simulated,
+        )  # fmt: skip
+        found.append(line)
+        found += [msgspec.structs.replace(line, part=part, usd=usd) for part, usd in parts.items() if usd]
+    return found
 
 
 def state(run: RunFacts) -> str:
@@ -130,71 +169,66 @@ def state(run: RunFacts) -> str:
     return str(last.facts["state"])
 
 
-def _attempts(run: RunFacts, now: datetime.datetime) -> list[AttemptCost]:
-    ends = {record.facts["machine"]: record for record in run.records if record.kind == "machine_ended"}
-    starts = [record for record in run.records if record.kind == "machine_started"]
-    found = []
-    for index, start in enumerate(starts):
-        end = ends.get(start.facts["machine"])
-        begin = _time(start.at)
-        until = _until(run, starts, index, end, now)
-        events = [event for event in run.events if begin <= _time(event["at"]) <= until]
-        lines = [line for line in run.metrics if begin <= _time(line["at"]) <= until]
-        hours = (until - begin).total_seconds() / 3600
-        usd_per_hour = start.facts["usd_per_hour"]
-        from_step = next((event["step"] for event in events if event["event"] == "training_started"), None)
-        committed = _last_committed(events, from_step)
-        reached = lines[-1]["step"] if lines else committed
-        running = end is None and run.alive and index == len(starts) - 1
-        found.append(
-            AttemptCost(
-                number=start.facts["machine"],
-                zone=start.facts["place"],
-                started_at=start.at,
-                ended_at=None if running else _iso(until),
-                end_reason="running" if running else end.facts["reason"] if end else "launcher died",
-                hours=hours,
-                usd_per_hour=usd_per_hour,
-                price_source=start.facts["price_source"],
-                usd=None if usd_per_hour is None else hours * usd_per_hour,
-                steps_kept=0 if from_step is None else committed - from_step,
-                steps_lost=0 if running else max(0, reached - committed),
-                hours_lost=_hours_lost(begin, until, events, first=index == 0, running=running),
-            )
-        )
-    return found
+def iso(time: datetime.datetime) -> str:
+    """UTC, ISO 8601 with milliseconds."""
+    return time.astimezone(datetime.UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def _until(
-    run: RunFacts, starts: list[Record], index: int, end: Record | None, now: datetime.datetime
-) -> datetime.datetime:
-    """When a machine ended, as far as anyone saw."""
-    if end is not None:
-        return _time(end.at)
-    later = _time(starts[index + 1].at) if index + 1 < len(starts) else now
-    if run.alive and index == len(starts) - 1:
-        return now
-    begin = _time(starts[index].at)
-    signs = [_time(each["at"]) for each in [*run.events, *run.metrics]]
-    return max((sign for sign in signs if begin <= sign <= later), default=begin)
+def _attempt(run: RunFacts, machine: Machine, *, first: bool) -> AttemptCost:
+    begin, until = machine.begin, machine.until
+    events = [event for event in run.events if begin <= time_of(event["at"]) <= until]
+    lines = [line for line in run.metrics if begin <= time_of(line["at"]) <= until]
+    from_step = next((event["step"] for event in events if event["event"] == "training_started"), None)
+    committed = _last_committed(events, from_step)
+    reached = lines[-1]["step"] if lines else committed
+    moments = _moments(machine, events)
+    # Starting up is the price of a run's first machine, and a loss on every later one; a machine that never came
+    # to a step was lost whole.
+    free_start = first and (machine.running or from_step is not None)
+    hours = [_hours(a, b) for a, b in itertools.pairwise(moments)]
+    exact = [machine.usd(a, b) for a, b in itertools.pairwise(moments)]
+    usd = cents(sum(part or 0.0 for part in exact)) if None not in exact else None
+    known = usd is not None and not run.store_unread
+    starting, _, again, late = split(usd, [part or 0.0 for part in exact]) if usd is not None else [0.0] * 4
+    return AttemptCost(
+        number=machine.number,
+        zone=machine.place,
+        accelerator=machine.accelerator,
+        started_at=iso(begin),
+        ended_at=None if machine.running else iso(until),
+        end_reason=machine.reason,
+        hours=_hours(begin, until),
+        usd_per_hour=machine.prices[0].usd_per_hour,
+        price_source=machine.prices[0].source,
+        usd=usd,
+        usd_starting_up=starting if known else None,
+        usd_done_again=again if known else None,
+        usd_late_detection=late if known else None,
+        usd_lost=cents(again + late + (0.0 if free_start else starting)) if known else None,
+        steps_kept=0 if from_step is None else committed - from_step,
+        steps_lost=0 if machine.running else max(0, reached - committed),
+        hours_lost=None if run.store_unread else hours[2] + hours[3] + (0.0 if free_start else hours[0]),
+    )
 
 
-def _hours_lost(
-    begin: datetime.datetime, until: datetime.datetime, events: list[Facts], *, first: bool, running: bool
-) -> float:
-    """Starting up, but for the first machine; and what came after the last state that was committed."""
-    training = next((event for event in events if event["event"] == "training_started"), None)
-    if training is None:  # it never got as far as a step
-        return 0.0 if first and running else (until - begin).total_seconds() / 3600
-    started = _time(training["at"])
-    lost = datetime.timedelta(0) if first else started - begin
+def _moments(machine: Machine, events: list[Facts]) -> list[datetime.datetime]:
+    """Begin, first step, last state that was committed, loss, end: what lies between is starting up, work kept, work
+    done again, and late detection."""
+    lost = machine.lost_at
+    training = next((time_of(event["at"]) for event in events if event["event"] == "training_started"), lost)
     finished = any(event["event"] == "finished" for event in events)
-    if not running and not finished:
+    safe = lost
+    if not machine.running and not finished:
         kept = {event["step"] for event in events if event["event"] == "save_committed"}
         # A checkpoint holds the state at the moment its save began, not when it was committed.
-        safe = [_time(e["at"]) for e in events if e["event"] == "save_started" and e["step"] in kept]
-        lost += until - max(safe, default=started)
-    return lost.total_seconds() / 3600
+        begun = [time_of(e["at"]) for e in events if e["event"] == "save_started" and e["step"] in kept]
+        safe = max(begun, default=training)
+    training = min(training, lost)
+    return [machine.begin, training, min(max(safe, training), lost), lost, machine.until]
+
+
+def _hours(begin: datetime.datetime, until: datetime.datetime) -> float:
+    return (until - begin).total_seconds() / 3600
 
 
 def _last_committed(events: list[Facts], otherwise: int | None) -> int:
@@ -202,14 +236,13 @@ def _last_committed(events: list[Facts], otherwise: int | None) -> int:
     return max(steps, default=otherwise or 0)
 
 
-def _sum(parts: list[float | None]) -> float | None:
-    """None where one part is not known: a total that leaves something out would lie."""
-    return None if any(part is None for part in parts) else sum(part for part in parts if part is not None)
-
-
-def _time(text: str) -> datetime.datetime:
-    return datetime.datetime.fromisoformat(text)
-
-
-def _iso(time: datetime.datetime) -> str:
-    return time.astimezone(datetime.UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+def _notes(run: RunFacts, had: list[Machine]) -> list[str]:
+    notes = []
+    if run.store_unread:
+        notes.append(f"what was lost to preemption is not known: {run.store_unread}")
+    notes += [
+        f"machine {machine.number} ended before it began by this machine's clock, and is counted as nothing"
+        for machine in had
+        if machine.clock_went_back
+    ]
+    return notes

@@ -1,16 +1,19 @@
 """What is known of runs: the ledger's records joined with the events and metrics in each run's own store."""
 
+import concurrent.futures
+import contextlib
 import difflib
+import os
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from checkpoints.stores import Store, open_store
+from checkpoints.stores import Store, StoreError, open_store
 from launcher.errors import RunError
 from launcher.ledger import Ledger, Record, home
 from launcher.local import alive
-from launcher.report import RunFacts
+from launcher.machines import RunFacts
 
 
 def folder_of(run_id: str) -> Path:
@@ -44,19 +47,71 @@ def launched(records: list[Record]) -> dict[str, Any]:
 
 
 def facts(records: list[Record]) -> RunFacts:
-    """All that is known of the run with these records. Raises checkpoints.stores.StoreError where its store
-    cannot be read."""
+    """All that is known of the run with these records. A store that cannot be read is said in `store_unread`."""
     run_id = records[0].run_id
-    store = open_store(launched(records)["store"]).inside(run_id)
+    folder = folder_of(run_id)
+    over = records[-1].kind == "ended"
+    seen = Seen.load(folder)
+    unread = ""
+    if not (seen.whole and over):  # of a run that is over, everything has been seen before
+        try:
+            seen.update(open_store(launched(records)["store"]).inside(run_id))
+        except StoreError as failure:
+            unread = str(failure)
+        else:
+            seen.whole = over
+            seen.keep(folder)
     return RunFacts(
         run_id=run_id,
         records=records,
-        events=[msgspec.json.decode(store.read(name)) for name in _names(store, "events/")],
-        metrics=[
-            msgspec.json.decode(line) for name in _names(store, "metrics/") for line in store.read(name).splitlines()
-        ],
-        alive=alive(folder_of(run_id)),
+        events=[seen.events[name] for name in sorted(seen.events)],
+        metrics=[seen.metrics[name] for name in sorted(seen.metrics)],
+        alive=not over and alive(folder),
+        store_unread=unread,
     )
+
+
+class Seen(msgspec.Struct, kw_only=True):
+    """What has been read of a run's store. Its objects never change, so none is read twice from a bucket."""
+
+    events: dict[str, Any] = {}
+    metrics: dict[str, Any] = {}
+    """The last line of the last object of each attempt, by the object's name."""
+    whole: bool = False
+    """Read after the run had ended: there is nothing more to come."""
+
+    @classmethod
+    def load(cls, folder: Path) -> "Seen":
+        try:
+            with open(f"{folder}/{_SEEN_NAME}", "rb") as file:
+                return _SEEN.decode(file.read())
+        except (FileNotFoundError, msgspec.DecodeError):  # it is a copy; the store has it all
+            return cls()
+
+    def keep(self, folder: Path) -> None:
+        """Write it down for the next time; a copy that cannot be kept costs only time."""
+        if not self.events:
+            return
+        with contextlib.suppress(OSError):
+            folder.mkdir(parents=True, exist_ok=True)
+            partial = folder / f"{_SEEN_NAME}.{os.getpid()}"
+            partial.write_bytes(msgspec.json.encode(self))
+            partial.replace(folder / _SEEN_NAME)
+
+    def update(self, store: Store) -> None:
+        """Read what is new. Raises StoreError."""
+        new = [name for name in _names(store, "events/") if name not in self.events]
+        last = {name.split("-")[0]: name for name in _names(store, "metrics/")}
+        parts = [name for name in last.values() if name not in self.metrics]
+        with concurrent.futures.ThreadPoolExecutor(16) as pool:  # small objects: a bucket answers each in 30 ms
+            read = dict(zip([*new, *parts], pool.map(store.read, [*new, *parts]), strict=True))
+        self.events |= {name: msgspec.json.decode(read[name]) for name in new}
+        lines = {name: msgspec.json.decode(read[name].splitlines()[-1]) for name in parts}
+        self.metrics = {name: lines.get(name) or self.metrics[name] for name in last.values()}
+
+
+_SEEN_NAME = "seen.json"
+_SEEN = msgspec.json.Decoder(Seen)
 
 
 def _names(store: Store, prefix: str) -> list[str]:

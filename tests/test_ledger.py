@@ -70,3 +70,28 @@ def test_a_run_is_found_by_its_beginning_or_its_neighbour_is_named(tmp_path: Pat
         find(ledger, "tiny")
     with pytest.raises(RunError, match=r"Did you mean tiny-20261123-aaaaaa\?"):
         find(ledger, "tiny-20261123-aaaaac")
+
+
+def test_a_ledger_that_was_deleted_is_made_again_from_the_runs_own_copies_and_that_is_said(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path)
+    for run in ("a", "b"):
+        ledger.append("run", run, recipe="tiny")
+    ledger.append("ended", "a", state="finished")
+    before = dict(ledger.runs())
+    ledger.path.unlink()
+    again = Ledger(tmp_path)
+    assert dict(again.runs()) == before
+    assert again.restored == 3
+    assert dict(Ledger(tmp_path).runs()) == before
+    assert again.path.exists()
+
+
+def test_runs_are_decoded_when_asked_for_and_a_record_of_an_unknown_kind_is_passed_over(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path)
+    ledger.append("run", "a")
+    with ledger.path.open("a") as file:
+        file.write('{"kind": "of the future", "at": "x", "run_id": "a", "facts": {}}\n')
+    runs = ledger.runs()
+    assert (list(runs), len(runs), ledger.damaged) == (["a"], 1, 0)
+    assert [record.kind for record in runs["a"]] == ["run"]
+    assert ledger.damaged == 1

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from launcher.ledger import Record
-from launcher.report import RunFacts, run_cost
+from launcher.machines import RunFacts
+from launcher.report import run_cost
 
 T = datetime.datetime(2026, 11, 23, 12, 0, tzinfo=datetime.UTC)
 

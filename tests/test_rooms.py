@@ -43,6 +43,8 @@ ONLY_IN = {
 PURE = (
     "launcher/plan.py",
     "launcher/task_yaml.py",
+    "launcher/lines.py",
+    "launcher/machines.py",
     "launcher/report.py",
     "market/offers.py",
     "market/availability.py",

@@ -34,16 +34,21 @@ def report(runs: tuple[str, ...], as_json: bool) -> None:
 def build(wanted: tuple[str, ...], ledger: "Ledger | None" = None) -> "CostReport":
     """The report over the runs named, or over all."""
     import datetime
+    import gc
 
     from launcher import runs
     from launcher.ledger import Ledger, home
     from launcher.report import cost as reckon
 
+    gc.disable()  # ten thousand runs make a million objects and no cycles; the process ends soon
     ledger = ledger or Ledger(home())
     records = [runs.find(ledger, run) for run in wanted] if wanted else list(ledger.runs().values())
+    facts = [runs.facts(each) for each in records]
+    if ledger.restored:
+        click.echo(f"{ledger.path} was gone; {ledger.restored} records were put back from the runs' copies", err=True)
     if ledger.damaged:
         click.echo(f"{ledger.damaged} damaged lines of {ledger.path} were passed over", err=True)
-    return reckon([runs.facts(each) for each in records], datetime.datetime.now(datetime.UTC))
+    return reckon(facts, datetime.datetime.now(datetime.UTC))
 
 
 def report_json(ledger: "Ledger", wanted: tuple[str, ...]) -> str:
@@ -90,6 +95,8 @@ def _show(run: "RunCost") -> None:
         ("saved", run.usd_saved, "against the uninterrupted on-demand run"),
         ("lost to preemption", run.usd_lost_to_preemption, f"{run.preemptions} times taken away"),
     )
+    for note in run.notes:
+        console.print(f"note: {note}")
     totals = Table(show_header=False, box=None)
     for name, usd, note in rows:
         totals.add_row(name, dollars(usd), note)
