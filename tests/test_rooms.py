@@ -25,6 +25,7 @@ MAY_IMPORT = {
         "checkpoints.layout",
         "checkpoints.stores",
         "train.config",
+        "train.memory",
         "serving.config",
         "evaluation.config",
         "conversations.config",

@@ -61,7 +61,7 @@ def _train(recipe: TrainerRecipe, text: str, store: Store, accelerate: Any, noti
 
     from checkpoints.run import Attempt
     from checkpoints.sharded import recipe_digest
-    from train import export, model
+    from train import attention, export, model
     from train.loop import Trainer
     from train.progress import Progress, spent_before
     from train.rows import load_rows
@@ -88,14 +88,14 @@ def _train(recipe: TrainerRecipe, text: str, store: Store, accelerate: Any, noti
     tokenizer = model.load_tokenizer(recipe.model, kept)
     found = model.load_config(recipe.model, kept, len(tokenizer))
     rows = load_rows(recipe, tokenizer, store, say=progress.say)
-    attention, sentence = model.choose_attention(recipe.model.attention)
+    kernel, sentence = attention.choose(recipe.model.attention, recipe.train.precision)
     progress.say(sentence)
     fresh = export.newest(store) is None
     progress.say(f"loading the weights of {recipe.model.base}" if fresh else "weights come from the checkpoint")
     network = model.build(
         recipe.model,
         found,
-        attention=attention,
+        attention=kernel,
         weights=fresh and dist.get_rank() == 0,
         seed=recipe.train.seed,
     )

@@ -37,8 +37,9 @@ class ModelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     template: Literal["tokenizer", "vicuna", "chatml", "llama2"] = "tokenizer"
     """The chat template; `tokenizer` takes the base model's own, which must mark the assistant's text."""
 
-    attention: Literal["auto", "flash", "torch"] = "auto"
-    """`auto`: flash-attn where it is installed and there is a GPU, torch's own attention elsewhere."""
+    attention: Literal["auto", "flash", "varlen", "torch"] = "auto"
+    """`flash`: flash-attn; `varlen`: torch's own variable-length kernel; `torch`: torch's attention with a mask, which
+    runs everywhere. `auto`: the first of them that this machine has; the log says which."""
 
     def __post_init__(self) -> None:
         at_least(self, "context_tokens", 8)

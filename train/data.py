@@ -118,6 +118,11 @@ class Batch:
     positions: Array
     """Restart at 0 with each conversation, which is what keeps packed conversations apart."""
 
+    @property
+    def starts(self) -> npt.NDArray[np.int32]:
+        """Where each conversation of all rows, one after another, begins, and at last where the last one ends."""
+        return np.append(np.flatnonzero(self.positions == 0), self.positions.size).astype(np.int32)
+
 
 class Rows:
     """The packed training rows."""

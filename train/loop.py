@@ -16,9 +16,11 @@ from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_
 from checkpoints.run import Attempt
 from checkpoints.sharded import Corrupt, Save, Saver, committed, forget, load_first_whole
 from checkpoints.stores import Store, StoreError, StoreRefused
+from train import attention
 from train.config import TrainConfig, TrainerRecipe
 from train.data import IGNORED, Batch, Rows
 from train.errors import TrainError
+from train.loss import weighted_loss
 from train.preemption import Notice
 from train.progress import Progress
 
@@ -86,6 +88,7 @@ class Trainer:
         self.notice = notice
         self.progress = progress
         self.rank, self.world_size = dist.get_rank(), dist.get_world_size()
+        self.kernel = str(model.config._attn_implementation)
         self.tied = bool(model.config.tie_word_embeddings)
         self.steps = rows.steps(
             epochs=self.config.epochs, global_batch=self.config.global_batch, max_steps=self.config.max_steps
@@ -170,8 +173,8 @@ class Trainer:
         for parameters in self.optimizer.param_groups:
             parameters["lr"] = rate
         loss_sum = self._backward(micro, trained, device)
-        norm = self.accelerate.clip_grad_norm_(self.model.parameters(), self.config.clip_norm)
-        norm = float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm)
+        clipped: Any = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip_norm)
+        norm = float(clipped.full_tensor())
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.step += 1
@@ -188,17 +191,18 @@ class Trainer:
         loss_sum = 0.0
         for number, batch in enumerate(micro):
             self.model.set_requires_gradient_sync(number == len(micro) - 1)
-            logits = self.model(
-                input_ids=torch.from_numpy(batch.ids).to(device),
-                position_ids=torch.from_numpy(batch.positions).to(device),
-            ).logits
-            labels = torch.from_numpy(batch.labels[:, 1:]).to(device)
-            loss = torch.nn.functional.cross_entropy(
-                logits[:, :-1].float().flatten(0, 1), labels.flatten(), ignore_index=IGNORED, reduction="sum"
-            )
             # FSDP averages over ranks; the batch's mean is over its tokens, wherever they lie.
-            (loss * (self.world_size / trained)).backward()  # type: ignore[no-untyped-call]
-            loss_sum += loss.item()
+            loss, total = weighted_loss(
+                self.model(
+                    input_ids=torch.from_numpy(batch.ids).to(device),
+                    position_ids=torch.from_numpy(batch.positions).to(device),
+                    **attention.borders(self.kernel, batch, device),
+                ).logits,
+                torch.from_numpy(batch.labels).to(device),
+                self.world_size / trained,
+            )
+            loss.backward()  # type: ignore[no-untyped-call]
+            loss_sum += total.item()
         return loss_sum
 
     def _signals(self, loss_sum: float) -> Signals:

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator, FullyShardedDataParallelPlugin
-from accelerate.utils import DistributedType, InitProcessGroupKwargs
+from accelerate.utils import DistributedType, InitProcessGroupKwargs, fsdp2_apply_ac, fsdp2_prepare_model
 from torch.distributed.fsdp import CPUOffloadPolicy, MixedPrecisionPolicy
 from torch.distributed.tensor import DTensor
 
@@ -113,17 +113,6 @@ def load_config(config: ModelConfig, kept: Path | None, vocabulary: int) -> Any:
     return found
 
 
-def choose_attention(wanted: str) -> tuple[str, str]:
-    """transformers' name of the kernel, and a sentence for the log. Raises TrainError where it cannot be had."""
-    installed = importlib.util.find_spec("flash_attn") is not None
-    if wanted == "flash" and not (installed and torch.cuda.is_available()):
-        missing = "flash-attn is not installed" if torch.cuda.is_available() else "there is no GPU"
-        raise TrainError(f"model.attention is 'flash', but {missing}; set it to 'auto' or 'torch'.")
-    if wanted in ("auto", "flash") and installed and torch.cuda.is_available():
-        return "flash_attention_2", "attention: flash-attn, variable length"
-    return "sdpa", "attention: torch (scaled_dot_product_attention)"
-
-
 def build(config: ModelConfig, found: Any, *, attention: str, weights: bool, seed: int) -> Any:
     """The model in fp32 on the CPU; without `weights` its tensors are allocated and not filled."""
     from transformers import AutoModelForCausalLM, GgufConfig
@@ -150,11 +139,10 @@ def build(config: ModelConfig, found: Any, *, attention: str, weights: bool, see
     )
 
 
-def accelerator(config: TrainConfig) -> Accelerator:
-    """accelerate with FSDP2: full shard, fp32 weights and reductions, computed in the recipe's precision."""
+def plugin(config: TrainConfig) -> FullyShardedDataParallelPlugin:
+    """FSDP2: full shard, fp32 weights and reductions, computed in the recipe's precision."""
     low = config.precision == "bf16"
-    policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32) if low else None
-    plugin = FullyShardedDataParallelPlugin(
+    return FullyShardedDataParallelPlugin(
         fsdp_version=2,
         reshard_after_forward=True,
         auto_wrap_policy="transformer_based_wrap",
@@ -162,36 +150,51 @@ def accelerator(config: TrainConfig) -> Accelerator:
         cpu_offload=CPUOffloadPolicy() if config.cpu_offload else None,
         cpu_ram_efficient_loading=True,
         state_dict_type="SHARDED_STATE_DICT",
-        mixed_precision_policy=policy,
+        mixed_precision_policy=MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
+        if low
+        else None,
     )
+
+
+def accelerator(config: TrainConfig) -> Accelerator:
+    """accelerate over all processes of the job, with `plugin`."""
     gpu = torch.cuda.is_available()
+    fsdp = plugin(config)
     accelerate = Accelerator(
         cpu=not gpu,
-        fsdp_plugin=plugin,
-        mixed_precision="bf16" if low else "no",
+        fsdp_plugin=fsdp,
+        mixed_precision="bf16" if config.precision == "bf16" else "no",
         kwargs_handlers=[
             InitProcessGroupKwargs(backend="cpu:gloo,cuda:nccl" if gpu else "gloo", timeout=_COLLECTIVE_TIMEOUT)
         ],
     )
     if not gpu:
         # accelerate 1.15 honours an FSDP plugin on accelerators only and would silently give DDP on a CPU.
-        accelerate.state._shared_state.update(distributed_type=DistributedType.FSDP, fsdp_plugin=plugin)
+        accelerate.state._shared_state.update(distributed_type=DistributedType.FSDP, fsdp_plugin=fsdp)
     return accelerate
 
 
-def shard(accelerate: Accelerator, model: Any, config: TrainConfig) -> tuple[Any, Any]:
-    """The model sharded over all processes, rank 0's weights spread to them, and its optimizer."""
-    optimizer = torch.optim.AdamW(
-        model.parameters(),
-        lr=config.learning_rate,
-        weight_decay=config.weight_decay,
-        fused=torch.cuda.is_available(),
-    )
-    model, prepared = accelerate.prepare(model, optimizer)
+def shard(accelerate: Any, model: Any, config: TrainConfig) -> tuple[Any, torch.optim.Optimizer]:
+    """The model sharded over all processes, rank 0's weights spread to them, and an optimizer of what is trained.
+
+    Of `accelerate` the plugin, the precision and the device are used; what it does in `prepare` beyond this (give
+    the optimizer the sharded parameters by their addresses) is not needed where the optimizer is made afterwards.
+    """
+    fsdp = accelerate.state.fsdp_plugin
+    fsdp.set_auto_wrap_policy(model)
+    if fsdp.activation_checkpointing:
+        model = fsdp2_apply_ac(accelerate, model)
+    model = fsdp2_prepare_model(accelerate, model)
     whole = [name for name, parameter in model.named_parameters() if not isinstance(parameter, DTensor)]
     if whole:
         raise RuntimeError(f"FSDP did not shard {whole[:3]}")
-    return model, prepared.optimizer
+    optimizer = torch.optim.AdamW(
+        (parameter for parameter in model.parameters() if parameter.requires_grad),
+        lr=config.learning_rate,
+        weight_decay=config.weight_decay,
+        fused=torch.cuda.is_available() and not config.cpu_offload,
+    )
+    return model, optimizer
 
 
 def keep(store: Store, found: Any, tokenizer: Any) -> None:
