@@ -13,8 +13,8 @@ CHUNK_TOKENS = 256
 
 
 class _CrossEntropy(torch.autograd.Function):
-    """The sum of losses, with its gradient taken on the way forward, a few tokens at a time. The plain form holds three
-    copies of the logits in fp32: themselves, their logarithms, their gradient."""
+    """The sum of losses, with its gradient taken on the way forward, a few tokens at a time. The plain form holds two
+    copies of all logits in fp32 at once: their logarithms and the gradient."""
 
     @staticmethod
     def forward(
