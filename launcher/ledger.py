@@ -72,12 +72,16 @@ class Ledger:
     def runs(self) -> "Runs":
         """Records by run, runs in the order they were launched; a run's are decoded when they are asked for."""
         found: dict[str, list[bytes]] = {}
+        last: dict[str, str] = {}
         for line in self._lines():
             try:
-                found.setdefault(_HEADER.decode(line).run_id, []).append(line)
+                header = _HEADER.decode(line)
             except msgspec.DecodeError:
                 self.damaged += 1
-        return Runs(self, found)
+                continue
+            found.setdefault(header.run_id, []).append(line)
+            last[header.run_id] = header.kind
+        return Runs(self, found, [run for run, kind in last.items() if kind != "ended"])
 
     def _decoded(self, line: bytes) -> Record | None:
         try:
@@ -135,9 +139,11 @@ class Ledger:
 class Runs(Mapping[str, list[Record]]):
     """Records by run id."""
 
-    def __init__(self, ledger: Ledger, lines: dict[str, list[bytes]]) -> None:
+    def __init__(self, ledger: Ledger, lines: dict[str, list[bytes]], unended: list[str]) -> None:
         self._ledger = ledger
         self._lines = lines
+        self.unended = unended
+        """Runs whose last record is not their end: going on, or their launcher died."""
 
     def __getitem__(self, run_id: str) -> list[Record]:
         return [record for line in self._lines[run_id] if (record := self._ledger._decoded(line))]
@@ -150,6 +156,7 @@ class Runs(Mapping[str, list[Record]]):
 
 
 class _Header(msgspec.Struct):
+    kind: str
     run_id: str
 
 

@@ -3,7 +3,9 @@
 Amounts are whole cents held in floats; a sum is rounded to cents again, which is exact below a trillion dollars.
 """
 
+import csv
 import datetime
+import io
 from collections.abc import Iterable, Sequence
 from typing import Literal
 
@@ -114,3 +116,15 @@ def _by_day(line: CostLine, now: datetime.datetime) -> list[tuple[str, CostLine]
         begin = midnight
     usd = [None] * len(pieces) if line.usd is None else split(line.usd, [max(0.0, share) for _, share in pieces])
     return [(day, msgspec.structs.replace(line, usd=part)) for (day, _), part in zip(pieces, usd, strict=True)]
+
+
+def to_csv(lines: Iterable[CostLine]) -> str:
+    """One row a line under the fields' names; dollars with two digits, empty where unknown."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(CostLine.__struct_fields__)
+    for line in lines:
+        fields = msgspec.structs.asdict(line)
+        fields["usd"] = "" if line.usd is None else f"{line.usd:.2f}"
+        writer.writerow("" if value is None else value for value in fields.values())
+    return text.getvalue()

@@ -73,6 +73,10 @@ class RunCost(msgspec.Struct, kw_only=True):
     price_source: str
     goodput: float | None
     """Hours of kept work over hours paid."""
+    hours_left: float | None
+    """By the trainer's last word; None where it has not said or nothing runs."""
+    decision: str
+    """The policy's last word and its reason, where a policy is at work."""
     notes: list[str]
     """What a reader must know before believing the figures."""
 
@@ -135,6 +139,8 @@ def run_cost(run: RunFacts, now: datetime.datetime) -> RunCost:
         on_demand_usd_per_hour=on_demand,
         price_source=about.get("price_source", ""),
         goodput=(hours - lost_hours) / hours if hours and lost_hours is not None else None,
+        hours_left=run.metrics[-1]["seconds_left"] / 3600 if run.metrics and run.alive else None,
+        decision=next((str(e["reason"]) for e in reversed(run.events) if e["event"] == "decision"), ""),
         notes=_notes(run, had),
     )
 

@@ -11,7 +11,7 @@ import msgspec
 
 from checkpoints.stores import Store, StoreError, open_store
 from launcher.errors import RunError
-from launcher.ledger import Ledger, Record, home
+from launcher.ledger import Ledger, Record, Runs, home
 from launcher.local import alive
 from launcher.machines import RunFacts
 
@@ -21,9 +21,10 @@ def folder_of(run_id: str) -> Path:
     return home() / "runs" / run_id
 
 
-def find(ledger: Ledger, run_id: str) -> list[Record]:
-    """The records of a run, by its id or an unambiguous beginning of it. Raises RunError."""
-    runs = ledger.runs()
+def find(ledger: Ledger, run_id: str, known: Runs | None = None) -> list[Record]:
+    """The records of a run, by its id or an unambiguous beginning of it. Raises RunError. `known` is the ledger's
+    reading, where several runs are looked for."""
+    runs = ledger.runs() if known is None else known
     if run_id in runs:
         return runs[run_id]
     begun = [name for name in runs if name.startswith(run_id)]
@@ -32,10 +33,25 @@ def find(ledger: Ledger, run_id: str) -> list[Record]:
     if not runs:
         raise RunError(f"There is no run '{run_id}': the ledger {ledger.path} is empty.")
     if begun:
-        raise RunError(f"'{run_id}' could be {', '.join(begun)}; say which.")
+        some = ", ".join(begun[:5]) + (f" and {len(begun) - 5} more" if len(begun) > 5 else "")
+        raise RunError(f"'{run_id}' could be {some}; say which.")
     near = difflib.get_close_matches(run_id, runs, n=1)
     hint = f"Did you mean {near[0]}?" if near else "`vlaunch status` lists them."
     raise RunError(f"There is no run '{run_id}'. {hint}")
+
+
+def recent(runs: Runs, most: int) -> list[str]:
+    """The newest `most` runs and whatever is going on, oldest first."""
+    newest = set(list(runs)[-most:])
+    going = {run for run in runs.unended if run in newest or alive(folder_of(run))}
+    return [run for run in runs if run in newest or run in going]
+
+
+def latest_metrics(records: list[Record], parts: int = 12) -> list[dict[str, Any]]:
+    """The lines of the last few objects of metrics of a run. Raises StoreError."""
+    store = open_store(launched(records)["store"]).inside(records[0].run_id)
+    names = _names(store, "metrics/")[-parts:]
+    return [msgspec.json.decode(line) for name in names for line in store.read(name).splitlines()]
 
 
 def launched(records: list[Record]) -> dict[str, Any]:
@@ -61,6 +77,8 @@ def facts(records: list[Record]) -> RunFacts:
         else:
             seen.whole = over
             seen.keep(folder)
+            if over and not seen.events and records[-1].facts["state"] == "finished":
+                unread = f"nothing of it is in its store any more ({launched(records)['store']})"
     return RunFacts(
         run_id=run_id,
         records=records,

@@ -25,7 +25,7 @@ def event(kind: str, minutes: float, **facts: Any) -> dict[str, Any]:
 
 
 def step(number: int, minutes: float) -> dict[str, Any]:
-    return {"step": number, "at": at(minutes), "loss": 1.0 / number}
+    return {"step": number, "at": at(minutes), "loss": 1.0 / number, "seconds_left": 60.0}
 
 
 RUN = record("run", 0, recipe="tiny", simulated=True, on_demand_usd_per_hour=30.0, price_source="a test")

@@ -44,6 +44,8 @@ ONLY_IN = {
 PURE = (
     "launcher/plan.py",
     "launcher/task_yaml.py",
+    "launcher/cost_page.py",
+    "launcher/forecast.py",
     "launcher/lines.py",
     "launcher/machines.py",
     "launcher/report.py",

@@ -1,12 +1,15 @@
-"""`vlaunch cost`: what runs cost, against what they would have cost."""
+"""`vlaunch cost`: what things cost, against what they would have cost."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 if TYPE_CHECKING:
-    from launcher.ledger import Ledger
-    from launcher.report import CostReport, RunCost
+    import datetime
+
+    from launcher.ledger import Ledger, Runs
+    from launcher.report import CostReport
 
 
 @click.group()
@@ -16,23 +19,98 @@ def cost() -> None:
 
 @cost.command()
 @click.argument("runs", nargs=-1, metavar="[RUN]...")
+@click.option("--since", metavar="7d", help="Only what began in this time, or since this day (2026-11-01).")
+@click.option(
+    "--by",
+    type=click.Choice(["run", "zone", "day", "owner", "accelerator", "what"]),
+    help="Dollars of each run, zone, UTC day, owner, accelerator, or kind of cost.",
+)
+@click.option("--all", "every", is_flag=True, help="A line for every run, however many.")
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON; the keys are in docs/cost.md.")
-def report(runs: tuple[str, ...], as_json: bool) -> None:
+@click.option("--csv", "as_csv", is_flag=True, help="Print every cost line as CSV.")
+@click.option(
+    "--billing",
+    type=click.Path(path_type=Path),
+    help="Put what a cloud charged beside it: an AWS or Google Cloud billing export, CSV or Parquet.",
+)
+@click.option("--html", "page", type=click.Path(path_type=Path), help="Write the report as one page to this file.")
+def report(
+    runs: tuple[str, ...],
+    since: str | None,
+    by: str | None,
+    every: bool,
+    as_json: bool,
+    as_csv: bool,
+    billing: Path | None,
+    page: Path | None,
+) -> None:
     """Dollars by machine, spent, saved and lost. Without RUN, of all runs."""
     import msgspec
 
-    found = build(runs)
+    from launcher.cli.cost_tables import show, show_billing, show_groups
+
+    found = build(runs, since=since)
+    if billing:
+        show_billing(found, billing, as_json=as_json)
+    elif as_json:
+        click.echo(msgspec.json.encode(found).decode())
+    elif as_csv:
+        from launcher.lines import to_csv
+
+        click.echo(to_csv(found.lines), nl=False)
+    elif not found.runs:
+        click.echo("There is no run to report on; begin one with: vlaunch train --spot --infra local")
+    elif page:
+        _write_page(found, page)
+    elif by:
+        show_groups(found, by)
+    else:
+        show(found, every=every)
+
+
+@cost.command()
+@click.option("--json", "as_json", is_flag=True, help="Print as JSON; the keys are in docs/cost.md.")
+def forecast(as_json: bool) -> None:
+    """What the runs that go on will have cost by their end, and the month by its end, against the budgets."""
+    import msgspec
+
+    from launcher.budgets import budgets
+    from launcher.cli.cost_tables import shown_range
+    from launcher.cli.tables import Column, console, dollars, fitted
+    from launcher.forecast import forecast as reckon
+
+    report = build(())
+    found = reckon(report, budgets())
     if as_json:
         click.echo(msgspec.json.encode(found).decode())
         return
-    if not found.runs:
-        click.echo("There is no run to report on yet; begin one with: vlaunch train --spot --infra local")
-    for run in found.runs:
-        _show(run)
+    screen = console()
+    columns = (Column("run", number=False), Column("spent"), Column("hours left", 1), Column("at its end"))
+    rows = [
+        (
+            each.run_id + (" (simulated)" if each.simulated else ""),
+            dollars(each.usd_spent),
+            shown_range(each.hours_left, "{:.1f}"),
+            shown_range(each.usd_at_end, "${:,.2f}"),
+        )
+        for each in found.runs
+    ]
+    if rows:
+        screen.print(fitted(columns, rows, screen.width))
+    else:
+        screen.print("Nothing runs now.")
+    screen.print(
+        f"{found.month}: spent {dollars(found.usd_this_month)} so far, by the month's end "
+        f"{shown_range(found.usd_month_end, '${:,.2f}')} (low: no more preemption; high: the goodput so far stays)"
+    )
+    for warning in found.warnings:
+        screen.print(f"warning: {warning}")
 
 
-def build(wanted: tuple[str, ...], ledger: "Ledger | None" = None) -> "CostReport":
-    """The report over the runs named, or over all."""
+def build(
+    wanted: tuple[str, ...], ledger: "Ledger | None" = None, since: str | None = None, known: "Runs | None" = None
+) -> "CostReport":
+    """The report over the runs named, or over all; `known` is the ledger's reading where there is one already."""
     import datetime
     import gc
 
@@ -41,14 +119,26 @@ def build(wanted: tuple[str, ...], ledger: "Ledger | None" = None) -> "CostRepor
     from launcher.report import cost as reckon
 
     gc.disable()  # ten thousand runs make a million objects and no cycles; the process ends soon
+    now = datetime.datetime.now(datetime.UTC)
+    begin = _moment(since, now) if since else None
     ledger = ledger or Ledger(home())
-    records = [runs.find(ledger, run) for run in wanted] if wanted else list(ledger.runs().values())
-    facts = [runs.facts(each) for each in records]
+    known = ledger.runs() if known is None else known
+    records = [runs.find(ledger, run, known) for run in wanted] if wanted else list(known.values())
+    facts = [
+        runs.facts(each)
+        for each in records
+        if each and (begin is None or datetime.datetime.fromisoformat(each[0].at) >= begin)
+    ]
+    say_damage(ledger)
+    return reckon(facts, now)
+
+
+def say_damage(ledger: "Ledger") -> None:
+    """On standard error, what the last reading of the ledger had to put right or pass over."""
     if ledger.restored:
         click.echo(f"{ledger.path} was gone; {ledger.restored} records were put back from the runs' copies", err=True)
     if ledger.damaged:
         click.echo(f"{ledger.damaged} damaged lines of {ledger.path} were passed over", err=True)
-    return reckon(facts, datetime.datetime.now(datetime.UTC))
 
 
 def report_json(ledger: "Ledger", wanted: tuple[str, ...]) -> str:
@@ -58,46 +148,28 @@ def report_json(ledger: "Ledger", wanted: tuple[str, ...]) -> str:
     return msgspec.json.encode(build(wanted, ledger)).decode()
 
 
-def dollars(usd: float | None) -> str:
-    """With cents, the sign first; an unknown price is said."""
-    if usd is None:
-        return "unknown"
-    return f"-${-usd:,.2f}" if round(usd, 2) < 0 else f"${abs(usd):,.2f}"
+def _moment(text: str, now: "datetime.datetime") -> "datetime.datetime":
+    """`7d`, `12h`, `90m` before now, or a day."""
+    import datetime
+
+    units = {"d": "days", "h": "hours", "m": "minutes", "w": "weeks"}
+    try:
+        if text[-1:] in units:
+            return now - datetime.timedelta(**{units[text[-1]]: float(text[:-1])})
+        found = datetime.datetime.fromisoformat(text)
+    except (ValueError, OverflowError):
+        raise click.BadParameter(
+            f"'{text}' is not a time; write 7d, 12h, 90m or 2026-11-01.", param_hint="--since"
+        ) from None
+    return found if found.tzinfo else found.replace(tzinfo=datetime.UTC)
 
 
-def _show(run: "RunCost") -> None:
-    from rich.console import Console
-    from rich.table import Table
+def _write_page(found: "CostReport", path: Path) -> None:
+    from launcher.cost_page import page
+    from launcher.errors import VlaunchError
 
-    console = Console()
-    simulated = " (all prices are simulated)" if run.simulated else ""
-    table = Table(title=f"{run.run_id}: {run.state}{simulated}", title_justify="left")
-    columns = ("", "zone", "from (UTC)", "to", "why it ended", "$/hour", "dollars", "steps kept", "done again")
-    for heading in columns:
-        table.add_column(heading, overflow="fold", justify="right" if heading in columns[5:] or not heading else "left")
-    for each in run.attempts:
-        table.add_row(
-            str(each.number),
-            each.zone,
-            each.started_at[:19].replace("T", " "),
-            each.ended_at[11:19] if each.ended_at else "",
-            each.end_reason,
-            dollars(each.usd_per_hour),
-            dollars(each.usd),
-            str(each.steps_kept),
-            str(each.steps_lost),
-        )
-    console.print(table)
-    rows = (
-        ("spent", run.usd_spent, f"{run.hours:.2f} hours; price: {run.price_source}"),
-        ("the same hours on demand", run.usd_on_demand, f"at {dollars(run.on_demand_usd_per_hour)} an hour"),
-        ("an uninterrupted on-demand run", run.usd_uninterrupted_on_demand, "without restarts and work done again"),
-        ("saved", run.usd_saved, "against the uninterrupted on-demand run"),
-        ("lost to preemption", run.usd_lost_to_preemption, f"{run.preemptions} times taken away"),
-    )
-    for note in run.notes:
-        console.print(f"note: {note}")
-    totals = Table(show_header=False, box=None)
-    for name, usd, note in rows:
-        totals.add_row(name, dollars(usd), note)
-    console.print(totals)
+    try:
+        path.write_text(page(found), encoding="utf-8")
+    except OSError as failure:
+        raise VlaunchError(f"The page {path} cannot be written: {failure.strerror}.") from failure
+    click.echo(f"wrote {path}")
