@@ -27,7 +27,7 @@ MAY_IMPORT = {
         "train.config",
         "train.memory",
         "serving.config",
-        "evaluation.config",
+        "evaluation",
         "conversations.config",
     ),
 }

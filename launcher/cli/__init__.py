@@ -16,6 +16,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "status": ("status", "status", "How runs stand."),
     "logs": ("logs", "logs", "What a run has said."),
     "cost": ("cost", "cost", "What runs cost."),
+    "evaluate": ("evaluate", "evaluate", "Is the model good: answers, a judge, scores."),
 }
 
 

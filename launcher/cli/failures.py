@@ -1,10 +1,11 @@
 """Which failures of which room are a sentence for the person, and which are ours to fix (a traceback)."""
 
 from checkpoints.stores.protocol import StoreError
+from evaluation.errors import EvaluationError
 from launcher.errors import VlaunchError
 from market.errors import MarketError
 
-SENTENCES = (VlaunchError, StoreError, MarketError)
+SENTENCES = (VlaunchError, StoreError, MarketError, EvaluationError)
 
 
 def sentence(failure: Exception) -> str | None:
