@@ -38,7 +38,8 @@ LINE_MARKS = re.compile(r"^\s*(?:#{1,6}\s|>\s?|[-•+*]\s|\|)\s*")
 BRACKETED = re.compile(r"[(\[]+([^()\[\]]*)[)\]]+\.?")
 
 HEAD = re.compile(
-    r"^(?:(?:so|the|my|our|your|final|overall|total)[, ]+){0,4}(?:scores?|ratings?|verdict|output)\s*(?:is|are)?\s*[:=]\s*",
+    r"^(?:(?:so|the|my|our|your|final|overall|total)[, ]+){0,4}"
+    r"(?:scores?|ratings?|verdict|output)\s*(?:is|are)?\s*[:=]\s*",
     re.I,
 )
 """What may stand before the scores of a line that holds nothing else."""
