@@ -2,6 +2,7 @@
 what may be deleted. Pure: it never touches a store.
 
     <run>/recipe.toml                               the frozen recipe, written once
+    <run>/data.sha256                               the conversations' hash; a run never goes on with others
     <run>/attempts/0003                             created exclusively; the highest number owns the run
     <run>/events/0003-000017.json                   what happened, in order
     <run>/metrics/0003-000002.jsonl                 a line a step

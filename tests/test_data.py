@@ -141,19 +141,36 @@ def test_positions_restart_with_each_conversation_and_labels_are_the_trained_tok
         assert (batch.labels[0, at:] == IGNORED).all()
 
 
-@given(lengths, st.integers(0, 1000), st.sampled_from([1, 2, 4]))
-def test_the_order_is_the_same_for_any_number_of_processes(sizes: list[int], step: int, world_size: int) -> None:
+@given(lengths, st.integers(0, 1000), st.integers(1, 9), st.integers(1, 4), st.integers(1, 5))
+def test_the_same_groups_of_rows_are_shared_out_evenly_for_any_number_of_processes(
+    sizes: list[int], step: int, global_batch: int, micro_batch: int, world_size: int
+) -> None:
     rows = some_rows(sizes, seed=3)
-    alone = rows.at(step, global_batch=4, rank=0, world_size=1)
-    shared = [rows.at(step, global_batch=4, rank=rank, world_size=world_size) for rank in range(world_size)]
-    assert sorted(itertools.chain(*shared)) == sorted(alone)
-    assert [row for group in zip(*shared, strict=True) for row in group] == alone
+
+    def groups(rank: int, of: int) -> list[list[int]]:
+        return rows.micro_batches(step, global_batch=global_batch, micro_batch=micro_batch, rank=rank, world_size=of)
+
+    alone = groups(0, 1)
+    shared = [groups(rank, world_size) for rank in range(world_size)]
+    assert len({len(each) for each in shared}) == 1  # or some would wait for ever
+    together = [group for turn in zip(*shared, strict=True) for group in turn]
+    assert together[: len(alone)] == alone
+    assert not any(together[len(alone) :])
+    assert sum(len(group) for group in alone) == global_batch
+
+
+def test_a_group_of_no_rows_is_a_row_from_which_nothing_is_learned() -> None:
+    batch = some_rows([10]).batch([])
+    assert batch.ids.shape == (1, 64)
+    assert (batch.labels == IGNORED).all()
+    assert batch.starts.tolist() == [0, 64]
 
 
 def test_an_epoch_shows_every_row_once_in_an_order_of_its_own() -> None:
     rows = some_rows([40] * 12)
     epochs = [
-        [rows.at(step, global_batch=1, rank=0, world_size=1)[0] for step in range(e * 12, e * 12 + 12)] for e in (0, 1)
+        [rows.micro_batches(step, global_batch=1, micro_batch=1, rank=0, world_size=1)[0][0] for step in steps]
+        for steps in (range(12), range(12, 24))
     ]
     assert sorted(epochs[0]) == sorted(epochs[1]) == list(range(12))
     assert epochs[0] != epochs[1]

@@ -4,7 +4,7 @@ before a machine is paid for: `python -m train.conversations FILE`.
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,17 @@ def read(path: Path) -> list[Messages]:
     if not conversations:
         raise TrainError(f"{path} holds no conversation.")
     return conversations
+
+
+def record_names(path: Path, numbers: Sequence[int]) -> list[str]:
+    """How a person finds the records with these numbers (from 0): where each stands, and its `id` if it has one."""
+    wanted = set(numbers)
+    found = {}
+    for number, (where, record) in enumerate(_records(path.read_text(encoding="utf-8"), path)):
+        if number in wanted:
+            name = record.get("id") if isinstance(record, dict) else None
+            found[number] = f"{where} (id {name})" if name is not None else where
+    return [found[number] for number in numbers]
 
 
 def _records(text: str, path: Path) -> Iterator[tuple[str, Any]]:

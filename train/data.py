@@ -144,10 +144,26 @@ class Rows:
             )
         return min(steps, max_steps) if max_steps else steps
 
-    def at(self, step: int, *, global_batch: int, rank: int, world_size: int) -> list[int]:
-        """The rows process `rank` sees at `step` (from 0): every world_size-th of the step's global batch."""
-        first = step * global_batch
-        return [self._row(position) for position in range(first + rank, first + global_batch, world_size)]
+    def micro_batches(
+        self, step: int, *, global_batch: int, micro_batch: int, rank: int, world_size: int
+    ) -> list[list[int]]:
+        """The rows process `rank` sees at `step` (from 0), in the groups that it computes at once.
+
+        The groups of a step are the same for any number of processes, which share them out; so what is summed
+        within a group, in bf16, does not depend on their number. Every process gets as many groups, because they
+        wait for each other at each; where that does not come out even the last ones are empty.
+        """
+        first, end = step * global_batch, (step + 1) * global_batch
+        groups = [
+            [self._row(position) for position in range(start, min(start + micro_batch, end))]
+            for start in range(first, end, micro_batch)
+        ]
+        groups += [[] for _ in range(-len(groups) % world_size)]
+        return groups[rank::world_size]
+
+    def records(self, row: int) -> list[int]:
+        """Which of the conversations, from 0, a row holds."""
+        return self.rows[row]
 
     def _row(self, position: int) -> int:
         epoch, place = divmod(position, len(self.rows))
@@ -159,20 +175,18 @@ class Rows:
             self._permutation = np.random.default_rng([self.seed, epoch]).permutation(len(self.rows))
         return self._permutation
 
-    def trained(self, row: int) -> int:
-        """How many tokens of a row are trained on."""
-        return int((self._arrays(row)[1] != IGNORED).sum())
-
     def batch(self, rows: Sequence[int]) -> Batch:
-        ids, labels, positions = zip(*(self._arrays(row) for row in rows), strict=True)
+        """The rows as arrays; of no row, one of padding alone."""
+        wanted = [self.rows[row] for row in rows] or [[]]
+        ids, labels, positions = zip(*(self._arrays(each) for each in wanted), strict=True)
         return Batch(np.stack(ids), np.stack(labels), np.stack(positions))
 
-    def _arrays(self, row: int) -> tuple[Array, Array, Array]:
+    def _arrays(self, conversations: Sequence[int]) -> tuple[Array, Array, Array]:
         ids = np.full(self.context_tokens, self.pad_id, np.int64)
         labels = np.full(self.context_tokens, IGNORED, np.int64)
         positions = np.zeros(self.context_tokens, np.int64)
         at = 0
-        for index in self.rows[row]:
+        for index in conversations:
             part = slice(self.tokens.starts[index], self.tokens.starts[index + 1])
             length = part.stop - part.start
             here = slice(at, at + length)
@@ -187,10 +201,11 @@ class Rows:
 
 
 def fingerprint(path: Path, **settings: Any) -> str:
-    """A hash of a data file and of the settings that shape its tokens."""
+    """The sha256 of a data file, or with settings that shape its tokens a hash of both."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(1 << 20):
             digest.update(block)
-    digest.update(repr(sorted(settings.items())).encode())
+    if settings:
+        digest.update(repr(sorted(settings.items())).encode())
     return digest.hexdigest()

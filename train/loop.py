@@ -7,6 +7,7 @@ newer attempt has taken over) travels with the loss, so all act on it after the 
 import math
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,7 +17,7 @@ from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_
 from checkpoints.run import Attempt
 from checkpoints.sharded import Corrupt, Save, Saver, committed, forget, load_first_whole
 from checkpoints.stores import Store, StoreError, StoreRefused
-from train import attention
+from train import attention, guards
 from train.config import TrainConfig, TrainerRecipe
 from train.data import IGNORED, Batch, Rows
 from train.errors import TrainError
@@ -152,13 +153,11 @@ class Trainer:
         return ended
 
     def _one_step(self, began: float) -> Signals:
-        mine = self.rows.at(
-            self.step, global_batch=self.config.global_batch, rank=self.rank, world_size=self.world_size
-        )
-        micro = [
-            self.rows.batch(mine[first : first + self.config.micro_batch])
-            for first in range(0, len(mine), self.config.micro_batch)
-        ]
+        mine = self.rows.micro_batches(
+            self.step, global_batch=self.config.global_batch, micro_batch=self.config.micro_batch,
+            rank=self.rank, world_size=self.world_size,
+        )  # fmt: skip
+        micro = [self.rows.batch(rows) for rows in mine]
         device = self.accelerate.device
         counts = torch.tensor(
             [
@@ -175,6 +174,8 @@ class Trainer:
         loss_sum = self._backward(micro, trained, device)
         clipped: Any = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip_norm)
         norm = float(clipped.full_tensor())
+        if not math.isfinite(norm):  # as it is wherever a loss is not, and the same on every rank
+            raise self._not_finite(loss_sum, norm, mine)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.step += 1
@@ -204,6 +205,23 @@ class Trainer:
             loss.backward()  # type: ignore[no-untyped-call]
             loss_sum += total.item()
         return loss_sum
+
+    def _not_finite(self, loss_sum: float, norm: float, mine: list[list[int]]) -> TrainError:
+        """The sentence and the event for a step that cannot be taken; called by every rank."""
+        self._finish_save()
+        rows = [row for group in mine for row in group]
+        everyone: list[Any] = [None] * self.world_size
+        dist.all_gather_object(everyone, (loss_sum, rows), group=self._group)
+        # The ranks whose own loss is broken have the record; where only the gradient is, any may.
+        suspects = [rows for loss, rows in everyone if not math.isfinite(loss)] or [rows for _, rows in everyone]
+        records = sorted(record for rows in suspects for row in rows for record in self.rows.records(row))
+        why = guards.not_finite(
+            step=self.step + 1, steps=self.steps, loss=sum(loss for loss, _ in everyone), norm=norm,
+            path=Path(self.recipe.data.conversations).expanduser(), records=records,
+            last_good=next(iter(committed(self.store, self._group)), None),
+        )  # fmt: skip
+        self._note("stopped", reason="not finite", step=self.step, records=records)
+        return TrainError(why)
 
     def _signals(self, loss_sum: float) -> Signals:
         signals = Signals(loss=loss_sum, notice=float(self.notice.at is not None))

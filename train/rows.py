@@ -10,6 +10,7 @@ from checkpoints.stores import Store
 from train import conversations
 from train.config import TrainerRecipe
 from train.data import Rows, Tokens, fingerprint, tokenize
+from train.guards import same_data
 
 
 def load_rows(recipe: TrainerRecipe, tokenizer: Any, store: Store, say: Callable[[str], None]) -> Rows:
@@ -17,6 +18,7 @@ def load_rows(recipe: TrainerRecipe, tokenizer: Any, store: Store, say: Callable
     path = Path(recipe.data.conversations).expanduser()
     context = recipe.model.context_tokens
     messages = conversations.read(path)
+    same_data(store, path, fingerprint(path))  # on every rank, so that all stop with the same sentence
     key = fingerprint(path, template=tokenizer.chat_template, vocabulary=len(tokenizer), context=context)
     name = f"tokens/{key[:32]}.npz"
     if any(entry.name == name for entry in store.list("tokens/")):
