@@ -4,6 +4,7 @@ VlaunchError                exit 1; its text is the whole message: what happened
 ├── RecipeError             a recipe file, section or key is wrong
 ├── OfferError              no machine on offer satisfies the recipe
 ├── RunError                a run is not there, is in use, or ended badly
+├── ServeError              a gateway or worker cannot start as asked
 ├── LedgerError             the ledger cannot be read or written
 └── MissingPart             something that is installed separately is not on this machine
 
@@ -29,6 +30,10 @@ class RunError(VlaunchError):
 
 class LedgerError(VlaunchError):
     """The ledger on this machine cannot be read or written."""
+
+
+class ServeError(VlaunchError):
+    """A gateway or worker cannot be started as asked."""
 
 
 class MissingPart(VlaunchError):

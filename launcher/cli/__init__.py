@@ -17,6 +17,8 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "logs": ("logs", "logs", "What a run has said."),
     "cost": ("cost", "cost", "What runs cost."),
     "evaluate": ("evaluate", "evaluate", "Is the model good: answers, a judge, scores."),
+    "gateway": ("gateway", "gateway", "One address in front of workers that come and go."),
+    "worker": ("worker", "worker", "Plug an engine into gateways."),
 }
 
 
