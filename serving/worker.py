@@ -46,23 +46,26 @@ class Worker:
         """Serve until told to leave; ServingError where every gateway refuses this worker."""
         tasks: list[asyncio.Future[None]] = [asyncio.ensure_future(plug.keep()) for plug in self.plugs]
         tasks += [asyncio.ensure_future(self._look()), asyncio.ensure_future(self._notice())]
-        leave = asyncio.ensure_future(self._leave.wait())
+        tasks.append(asyncio.ensure_future(self._told_to_leave()))
         try:
-            await asyncio.wait([leave, *tasks], return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             for task in tasks:
                 if task.done():
                     task.result()
             await self._drain()
         finally:
-            for task in [leave, *tasks]:
+            for task in tasks:
                 task.cancel()
-            await asyncio.gather(leave, *tasks, return_exceptions=True)
+            await asyncio.gather(*tasks, return_exceptions=True)
             await self.engine.close()
 
     def leave(self, reason: str) -> None:
         """The machine goes: no new requests, and answers under way move."""
         self.leaving = self.leaving or reason
         self._leave.set()
+
+    async def _told_to_leave(self) -> None:
+        await self._leave.wait()
 
     async def _drain(self) -> None:
         log.info("leaving", extra={"reason": self.leaving})
