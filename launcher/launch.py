@@ -13,12 +13,14 @@ import msgspec
 
 from checkpoints.stores import open_store
 from launcher import plan, task_yaml
+from launcher.budgets import budgets
 from launcher.errors import MissingPart, OfferError, RecipeError, RunError
-from launcher.ledger import Ledger, home
-from launcher.local import SOURCE, LocalRun, listen
+from launcher.ledger import Ledger, Record, home
+from launcher.local import SOURCE, Budget, LocalRun, listen
 from launcher.plan import Plan
 from launcher.recipe import LocalConfig, NamedRecipe, Recipe
-from launcher.runs import find, folder_of, launched
+from launcher.report import run_cost
+from launcher.runs import facts, find, folder_of, launched
 from market.offers import Offer
 
 LOCAL = "local"
@@ -128,23 +130,38 @@ def owner() -> str:
 def run_here(run_id: str, ledger: Ledger, say: Callable[[str], None]) -> None:
     """Run a recorded local run on this machine until it ends. Raises RunError where it did not finish."""
     records = find(ledger, run_id)
-    facts = launched(records)
-    if facts["infra"] != LOCAL:
-        raise RunError(f"{records[0].run_id} runs on {facts['infra'] or 'a cloud'}; SkyPilot resumes it by itself.")
+    about = launched(records)
+    if about["infra"] != LOCAL:
+        raise RunError(f"{records[0].run_id} runs on {about['infra'] or 'a cloud'}; SkyPilot resumes it by itself.")
     if any(r.kind == "ended" and r.facts["state"] == "finished" for r in records):
         raise RunError(f"{records[0].run_id} has finished; see it with: vlaunch cost report {records[0].run_id}")
     run = LocalRun(
         records[0].run_id,
-        facts["task_yaml"],
-        msgspec.convert(facts["offers"], list[Offer]),
-        msgspec.convert(facts["local"], LocalConfig),
+        about["task_yaml"],
+        msgspec.convert(about["offers"], list[Offer]),
+        msgspec.convert(about["local"], LocalConfig),
         folder_of(records[0].run_id),
         ledger,
         say,
         machines_before=sum(record.kind == "machine_started" for record in records),
+        budget=_budget(records),
     )
     listen(run)
     run.run()
+
+
+def _budget(records: list[Record]) -> Budget | None:
+    """What the run may cost, where budgets are to stop it. Raises RunError where it has cost that already."""
+    limits = budgets()
+    if limits.run_usd is None or limits.at_limit != "stop":
+        return None
+    spent = run_cost(facts(records), datetime.datetime.now(datetime.UTC)).usd_spent or 0.0
+    if spent >= limits.run_usd:
+        raise RunError(
+            f"{records[0].run_id} has cost ${spent:,.2f}, and the budget of a run is ${limits.run_usd:,.2f}; "
+            f"raise run_usd in {home() / 'config.toml'} to go on."
+        )
+    return Budget(limits.run_usd, spent)
 
 
 def detach(run_id: str) -> None:

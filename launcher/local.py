@@ -27,7 +27,7 @@ import psutil
 import yaml
 
 from launcher.errors import RunError
-from launcher.ledger import Ledger
+from launcher.ledger import Ledger, home
 from launcher.recipe import LocalConfig
 from market.offers import Offer
 from train.config import INTERRUPTED, REFUSED
@@ -182,6 +182,18 @@ def kill_all(run_id: str) -> int:
     return len(killed)
 
 
+class Budget(msgspec.Struct):
+    """Dollars that a run may cost; what it has spent is kept here while it goes on."""
+
+    usd: float
+    spent: float = 0.0
+    """On machines that are gone."""
+
+    def passed(self, offer: Offer, began: float) -> bool:
+        """Whether the machine at work, since time.monotonic() `began`, has used it up."""
+        return self.spent + offer.usd_per_hour * (time.monotonic() - began) / 3600 >= self.usd
+
+
 class LocalRun:
     """Keeps a run going over machines that are taken away, until it ends or a person stops it."""
 
@@ -195,6 +207,7 @@ class LocalRun:
         ledger: Ledger,
         say: Callable[[str], None],
         machines_before: int = 0,
+        budget: Budget | None = None,
     ) -> None:
         self.run_id = run_id
         self.task: dict[str, Any] = yaml.safe_load(task_text)
@@ -205,6 +218,7 @@ class LocalRun:
         self.say = say
         self.number = machines_before
         """Of the machine at work, over all launches of the run."""
+        self.budget = budget
         self._stops = 0
         self._finished = False
         self._lost_in: str | None = None
@@ -250,11 +264,20 @@ class LocalRun:
             self._watch(machine, offer, fate, began)
         finally:
             machine.end()
+            if self.budget:
+                self.budget.spent += offer.usd_per_hour * (time.monotonic() - began) / 3600
 
     def _watch(self, machine: Machine, offer: Offer, fate: Fate, began: float) -> None:
         end = float("inf") if fate.life_seconds is None else began + fate.life_seconds
         while (code := machine.exit_code()) is None:
             self._leave_if_asked(machine)
+            if self.budget and self.budget.passed(offer, began):
+                self._leave(
+                    machine,
+                    f"budget of ${self.budget.usd:,.2f} used up",
+                    f"Stopped with a checkpoint: the budget of ${self.budget.usd:,.2f} is used up. Raise run_usd in "
+                    f"{home() / 'config.toml'} and go on",
+                )
             if time.monotonic() >= end:
                 self._preempt(machine, offer, fate)
                 return
@@ -287,14 +310,19 @@ class LocalRun:
         """Raises RunError where a person has asked to stop."""
         if not self._stops:
             return
-        self._hear("[local market] stopping: saving first; once more ends it at once")
+        self._leave(machine, "stopped by a person", "Stopped. What was committed is safe; go on")
+
+    def _leave(self, machine: Machine | None, why: str, sentence: str) -> None:
+        """Save, end the machine and raise RunError; return only where the task finished while it was told."""
+        self._hear(f"[local market] stopping, {why}: saving first; Ctrl-C ends it at once")
         if machine is not None:
             self._grace(machine)
-            self._gone("stopped by a person", machine.exit_code(), preempted=False)
-            if self._finished:
+            code = machine.exit_code()
+            if code == 0:
                 return
-        self.ledger.append("ended", self.run_id, state="stopped", why="stopped by a person")
-        raise RunError(f"Stopped. What was committed is safe; go on with: vlaunch train --resume {self.run_id}")
+            self._gone(why, code, preempted=False)
+        self.ledger.append("ended", self.run_id, state="stopped", why=why)
+        raise RunError(f"{sentence} with: vlaunch train --resume {self.run_id}")
 
     def _fail(self, code: int) -> None:
         sentence = next(

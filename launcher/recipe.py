@@ -137,6 +137,19 @@ def names() -> list[str]:
 def load(name_or_path: str, changes: Sequence[str] = ()) -> NamedRecipe:
     """The recipe of that name or at that path, with `section.key=value` changes. Raises RecipeError."""
     path = _find(name_or_path)
+    document, shown = _changed(path, changes)
+    mounts = _mount(document)
+    return NamedRecipe(name=path.stem, recipe=decode(document, shown), text=to_toml(document), mounts=mounts)
+
+
+def draft(name_or_path: str, changes: Sequence[str]) -> str:
+    """A recipe's TOML with changes, for a person to keep. Raises RecipeError where it would not be one."""
+    document, _ = _changed(_find(name_or_path), changes)
+    return to_toml(document)
+
+
+def _changed(path: Path, changes: Sequence[str]) -> tuple[dict[str, Any], str]:
+    """The document of a recipe with changes, checked, and its name for complaints."""
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as failure:
@@ -151,8 +164,7 @@ def load(name_or_path: str, changes: Sequence[str] = ()) -> NamedRecipe:
     if changes:
         shown += f" with {', '.join(f'--set {change}' for change in changes)}"
     decode(document, shown)
-    mounts = _mount(document)
-    return NamedRecipe(name=path.stem, recipe=decode(document, shown), text=to_toml(document), mounts=mounts)
+    return document, shown
 
 
 def decode(document: dict[str, Any], shown: str) -> Recipe:

@@ -16,7 +16,7 @@ import yaml
 
 from launcher.errors import RunError
 from launcher.ledger import Ledger
-from launcher.local import LocalRun, alive, fates, kill_all, processes_of
+from launcher.local import Budget, LocalRun, alive, fates, kill_all, processes_of
 from launcher.recipe import LocalConfig
 from market.offers import Offer
 
@@ -41,7 +41,16 @@ def offer(zone: str, usd: float) -> Offer:
 class Trial:
     """A local run of a script, and what it said."""
 
-    def __init__(self, folder: Path, run: str, *, last: int = 15, setup: str = "true", **market: Any) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        run: str,
+        *,
+        last: int = 15,
+        setup: str = "true",
+        budget: Budget | None = None,
+        **market: Any,
+    ) -> None:
         (folder / "store").mkdir(exist_ok=True)
         task = {
             "setup": setup,
@@ -55,7 +64,7 @@ class Trial:
         self.folder = folder / "run"
         self.run = LocalRun(
             f"trial-{folder.name}", yaml.safe_dump(task), [offer("a", 1.0), offer("b", 2.0)],
-            LocalConfig(**(settings | market)), self.folder, self.ledger, self.said.append,
+            LocalConfig(**(settings | market)), self.folder, self.ledger, self.said.append, budget=budget,
         )  # fmt: skip
 
     def ends(self) -> list[str]:
@@ -121,6 +130,16 @@ def test_stopping_once_lets_the_task_save_and_says_how_to_go_on(tmp_path: Path) 
     assert "told to leave" in trial.said
     assert trial.ends() == ["stopped by a person"]
     assert processes_of(trial.run.run_id) == []
+
+
+def test_a_run_that_reaches_its_budget_saves_stops_and_says_how_to_go_on(tmp_path: Path) -> None:
+    # At a dollar an hour, this budget lasts two seconds.
+    trial = Trial(tmp_path, COUNT, last=1000, max_preemptions=0, budget=Budget(2 / 3600))
+    with pytest.raises(RunError, match=r"the budget of \$0.00 is used up. Raise run_usd in .*train --resume trial-"):
+        trial.run.run()
+    assert "told to leave" in trial.said
+    assert trial.ends() == ["budget of $0.00 used up"]
+    assert [r.facts["state"] for r in trial.ledger.records() if r.kind == "ended"] == ["stopped"]
 
 
 def test_a_run_has_one_launcher(tmp_path: Path) -> None:

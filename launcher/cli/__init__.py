@@ -19,6 +19,8 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "evaluate": ("evaluate", "evaluate", "Is the model good: answers, a judge, scores."),
     "gateway": ("gateway", "gateway", "One address in front of workers that come and go."),
     "worker": ("worker", "worker", "Plug an engine into gateways."),
+    "init": ("init", "init", "Write a first recipe by answering five questions."),
+    "completion": ("completion", "completion", "Let the shell complete commands, recipes and runs."),
 }
 
 

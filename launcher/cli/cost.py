@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from launcher.cli.completion import run_ids
+
 if TYPE_CHECKING:
     import datetime
 
@@ -18,7 +20,7 @@ def cost() -> None:
 
 
 @cost.command()
-@click.argument("runs", nargs=-1, metavar="[RUN]...")
+@click.argument("runs", nargs=-1, metavar="[RUN]...", shell_complete=run_ids)
 @click.option("--since", metavar="7d", help="Only what began in this time, or since this day (2026-11-01).")
 @click.option(
     "--by",

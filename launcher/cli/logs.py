@@ -2,9 +2,11 @@
 
 import click
 
+from launcher.cli.completion import run_ids
+
 
 @click.command()
-@click.argument("run")
+@click.argument("run", shell_complete=run_ids)
 @click.option("--follow", is_flag=True, help="Stay and print what comes, until the run ends.")
 def logs(run: str, follow: bool) -> None:
     """What RUN has said so far."""

@@ -4,6 +4,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from launcher.cli.completion import run_ids
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -13,7 +15,7 @@ _LISTED = 20
 
 
 @click.command()
-@click.argument("run", required=False)
+@click.argument("run", required=False, shell_complete=run_ids)
 @click.option("--watch", is_flag=True, help="Stay and show what changes, until nothing runs any more.")
 @click.option("--all", "every", is_flag=True, help="Every run, not the newest 20 and those that go on.")
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")

@@ -5,13 +5,15 @@ from typing import TYPE_CHECKING
 
 import click
 
+from launcher.cli.completion import recipes, run_ids
+
 if TYPE_CHECKING:
     from launcher.ledger import Ledger
     from launcher.plan import Plan
 
 
 @click.command()
-@click.argument("recipe", required=False)
+@click.argument("recipe", required=False, shell_complete=recipes)
 @click.option("--spot/--on-demand", default=True, show_default=True, help="Spot machines, or ones that stay.")
 @click.option(
     "--infra", metavar="INFRA", help="Where, in SkyPilot's words (aws, gcp/us-central1, slurm/...), or 'local'."
@@ -20,7 +22,13 @@ if TYPE_CHECKING:
 @click.option("--max-price", type=float, metavar="USD_PER_HOUR", help="No machine above this price an hour.")
 @click.option("--set", "changes", multiple=True, metavar="SECTION.KEY=VALUE", help="Change a value of the recipe.")
 @click.option("--mean-life", metavar="60s", help="With --infra local: mean life of a simulated spot machine.")
-@click.option("--resume", "resumed", metavar="RUN", help="Go on with a local run whose launcher has ended.")
+@click.option(
+    "--resume",
+    "resumed",
+    metavar="RUN",
+    shell_complete=run_ids,
+    help="Go on with a local run whose launcher has ended.",
+)
 @click.option("--dry-run", is_flag=True, help="Print exactly what would be sent, and send nothing.")
 @click.option("--detach", is_flag=True, help="Return at once; the run goes on.")
 @click.option("--yes", is_flag=True, help="Spend without asking.")
