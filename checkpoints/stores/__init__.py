@@ -2,7 +2,7 @@
 of what they mean.
 """
 
-from checkpoints.stores.protocol import Entry, Store, StoreError, StoreFull, StoreRefused
+from checkpoints.stores.protocol import Entry, Store, StoreError, StoreFull, StoreRefused, Transfer
 from checkpoints.stores.uri import open_store
 
-__all__ = ["Entry", "Store", "StoreError", "StoreFull", "StoreRefused", "open_store"]
+__all__ = ["Entry", "Store", "StoreError", "StoreFull", "StoreRefused", "Transfer", "open_store"]

@@ -25,8 +25,22 @@ class Entry(msgspec.Struct, frozen=True):
     size: int
 
 
+class Transfer(msgspec.Struct, frozen=True, kw_only=True):
+    """How bytes travel to and from a bucket."""
+
+    memory_mb: int = 256
+    """Most that one process holds of what is on its way."""
+
+    idle_seconds: float = 30.0
+    """A request that makes no progress for so long has failed and is tried again."""
+
+    retry_seconds: float = 180.0
+    """How long what may be tried again is tried again, with growing pauses of random length."""
+
+
 class Store(Protocol):
-    """Bytes under names. Every method raises StoreError, whose text can be shown as it is."""
+    """Bytes under names. Every method raises StoreError, whose text can be shown as it is, and may be called
+    from several threads at once."""
 
     uri: str
 
@@ -38,11 +52,12 @@ class Store(Protocol):
         `length` come back only where the object ends."""
 
     def write(self, name: str, chunks: Iterable[bytes | memoryview]) -> int:
-        """Store the chunks under `name`, durably, all or nothing; the number of bytes."""
+        """Store the chunks under `name`, durably, all or nothing; the number of bytes. What the store received is
+        what was sent: a bucket is given checksums and asked for the size afterwards."""
 
     def create(self, name: str, data: bytes) -> bool:
         """Store `data` under `name` only if nothing is there; whether it did. Of several callers at once
-        exactly one gets True."""
+        exactly one gets True, also where the answer to its request was lost and it asked again."""
 
     def delete(self, names: Iterable[str]) -> None:
         """Remove objects in the order given; one that is not there is no error."""

@@ -1,0 +1,186 @@
+"""A store in a Google Cloud Storage bucket. Credentials come from where Google's own tools take them;
+STORAGE_EMULATOR_HOST names another server. Knows nothing of checkpoints.
+"""
+
+import base64
+import contextlib
+import uuid
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import google.auth.exceptions
+import google_crc32c
+import requests.exceptions
+from google.api_core import exceptions as api
+from google.cloud import storage
+from google.cloud.storage.exceptions import DataCorruption, InvalidResponse
+from google.cloud.storage.retry import DEFAULT_RETRY
+
+from checkpoints.stores.protocol import Entry, StoreError, StoreRefused, Transfer
+
+_PART_BYTES = 16 << 20
+_WRITER = "writer"
+"""Metadata of every object: a random token of the call that wrote it, so that it knows its own work again when the
+answer was lost."""
+
+
+class GoogleStore:
+    """Objects below `prefix` of a bucket."""
+
+    def __init__(self, bucket: str, prefix: str, transfer: Transfer, client: Any = None) -> None:
+        self.bucket = bucket
+        self.prefix = prefix
+        self.uri = f"gs://{bucket}/{prefix}".rstrip("/")
+        self.transfer = transfer
+        with self._failing("opened"):
+            self._client: Any = client or storage.Client()
+        self._bucket = self._client.bucket(bucket)
+        # With jitter, by Google's library; what is sent again is either conditional or the same bytes.
+        self._how: dict[str, Any] = {
+            "retry": DEFAULT_RETRY.with_timeout(transfer.retry_seconds),
+            "timeout": (10, transfer.idle_seconds),
+        }
+
+    def inside(self, prefix: str) -> "GoogleStore":
+        return GoogleStore(self.bucket, f"{self.prefix}{prefix.strip('/')}/", self.transfer, self._client)
+
+    def list(self, prefix: str = "") -> Iterator[Entry]:
+        with self._failing("listed"):
+            found = self._client.list_blobs(
+                self._bucket, prefix=self._key(prefix), fields="items(name,size),nextPageToken", **self._how
+            )
+            for blob in found:
+                yield Entry(blob.name.removeprefix(self.prefix), int(blob.size))
+
+    def read(self, name: str, offset: int = 0, length: int | None = None) -> bytes:
+        if length == 0:
+            return b""
+        last = None if length is None else offset + length - 1
+        whole = offset == 0 and length is None
+        with self._failing(f"read ({name})"):
+            try:
+                # Google's checksum is of the whole object; who reads a part verifies it by the manifest.
+                data: bytes = self._blob(name).download_as_bytes(
+                    start=None if whole else offset, end=last, checksum="crc32c" if whole else None, **self._how
+                )
+            except api.RequestRangeNotSatisfiable:
+                return b""
+            except api.NotFound as failure:
+                if "bucket does not exist" in str(failure):
+                    raise
+                raise FileNotFoundError(f"{self.uri}/{name}") from None
+        return data
+
+    def write(self, name: str, chunks: Iterable[bytes | memoryview]) -> int:
+        blob, token = self._blob(name), uuid.uuid4().hex
+        blob.metadata = {_WRITER: token}
+        sent = _Sent()
+        with self._failing(f"written ({name})"):
+            try:
+                self._upload(blob, sent.through(chunks))
+            except (InvalidResponse, DataCorruption, api.GoogleAPICallError, requests.exceptions.RequestException):
+                if not self._is_there(name, token, sent):  # else only the answer was lost
+                    raise
+                return sent.size
+            if not self._is_there(name, token, sent):
+                raise StoreError(
+                    f"{self.uri}/{name} is not what was written: another size or checksum; it is not used."
+                )
+        return sent.size
+
+    def _upload(self, blob: Any, chunks: Iterable[bytes | memoryview]) -> None:
+        """One part at a time in memory; an upload is taken up again where its connection broke."""
+        part = min(_PART_BYTES, max(1 << 20, (self.transfer.memory_mb << 20) // 4))
+        upload = blob.open("wb", chunk_size=part, ignore_flush=True, checksum="crc32c", **self._how)
+        try:
+            for chunk in chunks:
+                upload.write(chunk)
+            upload.close()
+        except BaseException:
+            with contextlib.suppress(requests.exceptions.RequestException):
+                upload.terminate()  # being closed would make an object of what has been sent so far
+            raise
+
+    def create(self, name: str, data: bytes) -> bool:
+        blob, token = self._blob(name), uuid.uuid4().hex
+        blob.metadata = {_WRITER: token}
+        with self._failing(f"written ({name})"):
+            try:
+                blob.upload_from_string(data, if_generation_match=0, checksum="crc32c", **self._how)
+            except api.PreconditionFailed:
+                # Somebody was first, or it was this very call and the answer was lost.
+                sent = _Sent()
+                for _ in sent.through([data]):
+                    pass
+                return self._is_there(name, token, sent)
+        return True
+
+    def delete(self, names: Iterable[str]) -> None:
+        with self._failing("deleted from"):
+            for name in names:
+                with contextlib.suppress(api.NotFound):
+                    self._blob(name).delete(**self._how)
+
+    def tidy(self) -> None:
+        """Nothing to do: an upload that was not finished is no object, costs nothing and ends by itself."""
+
+    def _is_there(self, name: str, token: str, sent: "_Sent") -> bool:
+        """Whether `name` is the work of the call that had `token`, whole."""
+        found = self._bucket.get_blob(self._key(name), **self._how)
+        return (
+            found is not None
+            and (found.metadata or {}).get(_WRITER) == token
+            and (int(found.size), found.crc32c) == (sent.size, sent.crc32c)
+        )
+
+    def _blob(self, name: str) -> Any:
+        return self._bucket.blob(self._key(name))
+
+    def _key(self, name: str) -> str:
+        if ".." in name.split("/"):
+            raise ValueError(f"{name!r} leaves the store")
+        return self.prefix + name
+
+    @contextlib.contextmanager
+    def _failing(self, done: str) -> Iterator[None]:
+        """Translate the library's words."""
+        where = f"The store {self.uri} could not be {done}"
+        try:
+            yield
+        except FileNotFoundError:
+            raise
+        except api.NotFound:
+            raise StoreRefused(f"{where}: there is no such bucket; create it, or correct the name.") from None
+        except (google.auth.exceptions.DefaultCredentialsError, google.auth.exceptions.RefreshError):
+            raise StoreRefused(
+                f"{where}: there are no usable Google credentials; run `gcloud auth application-default login`."
+            ) from None
+        except (api.Unauthorized, api.Forbidden):
+            raise StoreRefused(
+                f"{where}: the credentials do not allow it; it takes the role Storage Object User on the bucket."
+            ) from None
+        except DataCorruption:
+            raise StoreError(f"{where}: what arrived is not what was sent; it is not used.") from None
+        except (api.GoogleAPICallError, InvalidResponse) as failure:
+            code = failure.response.status_code if isinstance(failure, InvalidResponse) else failure.code
+            raise StoreError(f"{where}: it answered {code}, again and again.") from None
+        except (api.RetryError, google.auth.exceptions.TransportError, requests.exceptions.RequestException, OSError):
+            raise StoreError(f"{where}: it cannot be reached, or its answers break off.") from None
+
+
+class _Sent:
+    """Size and checksum of what went through."""
+
+    def __init__(self) -> None:
+        self.size = 0
+        self._crc: Any = google_crc32c.Checksum()  # type: ignore[no-untyped-call]
+
+    def through(self, chunks: Iterable[bytes | memoryview]) -> Iterator[bytes | memoryview]:
+        for chunk in chunks:
+            self._crc.update(bytes(chunk))
+            self.size += memoryview(chunk).nbytes
+            yield chunk
+
+    @property
+    def crc32c(self) -> str:
+        return base64.b64encode(self._crc.digest()).decode()
