@@ -48,6 +48,7 @@ class FaultProxy:
         self.done: list[str] = []
         """The faults that happened."""
         self.endpoint = ""
+        self._writers: set[asyncio.StreamWriter] = set()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="fault-proxy", daemon=True)
 
@@ -70,8 +71,13 @@ class FaultProxy:
         for task in others:
             task.cancel()
         await asyncio.gather(*others, return_exceptions=True)
+        for writer in self._writers:
+            writer.transport.abort()
+        for _ in range(3):  # an aborted connection is closed in the loop's next rounds
+            await asyncio.sleep(0)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._writers.add(writer)
         try:
             while await self._one(reader, writer):
                 pass
@@ -104,6 +110,7 @@ class FaultProxy:
 
     async def _forward(self, head: bytes, body: bytes, method: str, fault: str, writer: asyncio.StreamWriter) -> bool:
         up_reader, up_writer = await asyncio.open_connection(*self._target, limit=1 << 20)
+        self._writers.add(up_writer)
         try:
             up_writer.write(re.sub(rb"(?i)\r\nconnection:[^\r]*", b"", head)[:-2] + b"Connection: close\r\n\r\n")
             if fault == "cut_request":
