@@ -132,7 +132,8 @@ class FaultProxy:
                 return True
             return await self._relay(up_reader, writer, length, fault)
         finally:
-            up_writer.close()
+            up_writer.transport.abort()
+            self._writers.discard(up_writer)
 
     async def _relay(
         self, source: asyncio.StreamReader, writer: asyncio.StreamWriter, length: int | None, fault: str
