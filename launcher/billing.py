@@ -17,8 +17,8 @@ import msgspec
 from launcher.errors import MissingPart, RecipeError
 from launcher.lines import cents
 from launcher.report import CostReport
+from launcher.task_yaml import LABEL, label_of
 
-LABEL = "vlaunch-run"
 _AWS_COST = ("lineItem/UnblendedCost", "line_item_unblended_cost")
 _AWS_START = ("lineItem/UsageStartDate", "line_item_usage_start_date")
 _AWS_TAG = (f"resourceTags/user:{LABEL}", "resource_tags_user_vlaunch_run")
@@ -29,7 +29,7 @@ class Charge(msgspec.Struct, frozen=True, kw_only=True):
     """One line of an export."""
 
     run_id: str
-    """Empty where it carries no label of ours."""
+    """As its label says it; empty where it carries none of ours."""
     usd: float
     day: str
 
@@ -81,7 +81,7 @@ def compare(report: CostReport, charged: Iterable[Charge]) -> list[Compared]:
         days.add(charge.day)
         if charge.run_id:
             sums[charge.run_id] = sums.get(charge.run_id, 0.0) + charge.usd
-    computed = {run.run_id: run for run in report.runs if not run.simulated}
+    computed = {label_of(run.run_id): run for run in report.runs if not run.simulated}
     found = []
     for run_id in [*computed, *(each for each in sums if each not in computed)]:
         run = computed.get(run_id)

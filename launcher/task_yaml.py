@@ -3,6 +3,7 @@ what is sent.
 """
 
 import json
+import re
 from typing import Any
 
 import msgspec
@@ -47,6 +48,15 @@ fi
 exec "$env/bin/python" -m train.torchrun $rendezvous \\
   --nproc-per-node="{processes}" --shutdown-timeout={grace} -m train
 """
+
+
+LABEL = "vlaunch-run"
+"""The label, or tag, of every machine of a run; billing exports carry it."""
+
+
+def label_of(run_id: str) -> str:
+    """A run's id as every cloud takes it for a label: Google allows 63 of lower case, digits, `-` and `_`."""
+    return re.sub(r"[^a-z0-9_-]", "-", run_id.lower())[:63]
 
 
 class Launch(msgspec.Struct, frozen=True, kw_only=True):
@@ -95,6 +105,7 @@ def to_text(rendered: dict[str, Any], header: str = "") -> str:
 
 def _resources(recipe: Recipe, plan: Plan, launch: Launch) -> dict[str, Any]:
     resources: dict[str, Any] = {"use_spot": launch.spot, "disk_size": recipe.machine.disk_gb}
+    resources["labels"] = {LABEL: label_of(launch.run_id)}
     if recipe.machine.cpus:
         resources["cpus"] = recipe.machine.cpus
     resources["job_recovery"] = {
