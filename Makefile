@@ -21,7 +21,7 @@ $(VENV)/.train: $(VENV)/.torch pyproject.toml
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.train pyproject.toml
-	$(BIN)/uv pip install --quiet --python $(BIN)/python -e '.[cloud,train,serve,chat,data,judge,billing,dev]'
+	$(BIN)/uv pip install --quiet --python $(BIN)/python -e '.[cloud,market,train,serve,chat,data,judge,billing,dev]'
 	touch $@
 
 # The main job on this machine: a real model, a simulated spot market, what it cost.

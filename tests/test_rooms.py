@@ -54,6 +54,10 @@ PURE = (
     "market/policy.py",
     "market/replay.py",
     "market/optimal.py",
+    "market/deadline.py",
+    "market/baselines.py",
+    "market/least_cost.py",
+    "market/policies.py",
     "checkpoints/layout.py",
 )
 IMPURE = {
