@@ -74,7 +74,7 @@ def test_what_is_wrong_with_a_file_is_a_sentence(tmp_path: Path, changes: dict[s
 def test_zones_of_different_ticks_are_no_market(tmp_path: Path) -> None:
     zone_file(tmp_path, "us-east-1a")
     zone_file(tmp_path, "us-east-1b", metadata={"gap_seconds": 300, "price_info": {"price": 1, "on_demand_price": 3}})
-    with pytest.raises(MarketError, match="has ticks of 300 seconds and .* of 600"):
+    with pytest.raises(MarketError, match=r"has ticks of 300 seconds and .* of 600"):
         read(tmp_path, "x", PREEMPTED_IS_1)
 
 
