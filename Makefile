@@ -21,7 +21,7 @@ $(VENV)/.train: $(VENV)/.torch pyproject.toml
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.train pyproject.toml
-	$(BIN)/uv pip install --quiet --python $(BIN)/python -e '.[cloud,market,train,serve,chat,data,judge,billing,dev]'
+	$(BIN)/uv pip install --quiet --python $(BIN)/python -e '.[cloud,market,train,serve,chat,data,judge,billing,docs,dev]'
 	touch $@
 
 # The main job on this machine: a real model, a simulated spot market, what it cost.
@@ -46,5 +46,7 @@ yamls: $(VENV)/.dev
 bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/startup.py
 
+# The reference pages are written again, then the site is built; a broken link or page fails it.
 docs: $(VENV)/.dev
 	$(BIN)/python -m launcher.cli.reference
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict --site-dir site
