@@ -45,8 +45,9 @@ class Body(msgspec.Struct):
     frequency_penalty: float | None = None
     modalities: list[str] | None = None
     stop: str | list[str] | None = None
-    max_tokens: int | None = None
-    max_completion_tokens: int | None = None
+    max_tokens: float | None = None
+    """JSON knows no integers: 32.0 is one, too."""
+    max_completion_tokens: float | None = None
 
 
 class Message(msgspec.Struct):
@@ -114,8 +115,8 @@ def _check(endpoint: str, body: Body) -> list[Message]:
         raise bad_request("'model' is empty.")
     for name in ("max_tokens", "max_completion_tokens"):
         value = getattr(body, name)
-        if value is not None and value < 1:
-            raise bad_request(f"'{name}' is {value}; it must be at least 1.")
+        if value is not None and (value < 1 or value % 1):
+            raise bad_request(f"'{name}' is {value:g}; it must be a whole number of at least 1.")
     if endpoint == "chat/completions":
         if body.messages is msgspec.UNSET:
             raise bad_request("'messages' is missing.")

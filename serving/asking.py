@@ -69,6 +69,8 @@ def ask(begin: Begin, engine_model: str, kind: str, template: Template | None, *
     if body.get("max_completion_tokens") is not None:
         # Older than this name are some engines, which pass over it in silence.
         body["max_tokens"] = body.pop("max_completion_tokens")
+    if body.get("max_tokens") is not None:
+        body["max_tokens"] = int(body["max_tokens"])
     if kind == "vllm":
         body["stream_options"]["continuous_usage_stats"] = True
         body["return_token_ids"] = True

@@ -12,6 +12,7 @@ import msgspec
 from serving import wire
 from serving.asking import Asking, Template, ask
 from serving.config import WorkerConfig
+from serving.errors import ServingError
 from serving.reading import EngineFailed, NotText, Reading, events, refusal, renamed, renamed_document
 from serving.seam import SeamBroken
 
@@ -95,7 +96,7 @@ class Engine:
             self.kind = "vllm" if "vllm" in models.values() else "transformers" if b'"/load_model"' in api else "openai"
         if self.kind == "transformers":
             for name in set(self.names.values()):
-                self.templates[name] = await asyncio.to_thread(Template, self.tokenizer or name)
+                self.templates[name] = await asyncio.to_thread(_load, self.tokenizer or name)
         log.info("engine is up", extra={"engine": self.url, "kind": self.kind, "models": self.names})
 
     async def answer(self, begin: wire.Begin, send: Send) -> None:
@@ -181,6 +182,16 @@ class Engine:
             send(wire.Failed(begin.request, f"the engine answered {response.status}: {said}"))
         else:
             send(wire.Whole(begin.request, response.status, refusal(body)))
+
+
+def _load(where: str) -> Template:
+    try:
+        return Template(where)
+    except (OSError, ValueError, ImportError) as failure:
+        first = str(failure).partition("\n")[0]
+        raise ServingError(
+            f"The chat template of {where} cannot be loaded ({first}); name its folder by --tokenizer."
+        ) from None
 
 
 def _list_models(body: bytes) -> dict[str, str]:

@@ -45,9 +45,10 @@ class Gateway:
         self.clock = time.monotonic
         self.started_at = self.clock()
         self.registry = Registry(self.clock, config.queue_limit)
-        self.links = Links(config, self.registry, self.clock)
-        self.limits = keys.Limits(self.clock)
         self.metrics = Metrics()
+        self.metrics.watch(self.registry)
+        self.links = Links(config, self.registry, self.clock, self.metrics.refused.inc)
+        self.limits = keys.Limits(self.clock)
         self.audit = Audit(config)
         self.door = Door(config.connection_limit, config.client_seconds)
         self.guards: list[Guard] = []
@@ -71,7 +72,12 @@ class Gateway:
         """Listen; OSError where the port is taken."""
         config = self.config
         self._runner = web.AppRunner(
-            self.app, access_log=None, handler_cancellation=True, keepalive_timeout=75.0, shutdown_timeout=1.0
+            self.app,
+            access_log=None,
+            handler_cancellation=True,
+            keepalive_timeout=75.0,
+            lingering_time=1.0,
+            shutdown_timeout=1.0,
         )
         await self._runner.setup()
         site = web.TCPSite(self._runner, config.host, config.port, backlog=4096)
@@ -185,11 +191,11 @@ class Gateway:
         return web.json_response(body, status=503 if self.stopping else 200)
 
     async def _metrics(self, request: web.Request) -> web.Response:
-        body = self.metrics.render(self.registry, self.links.refusals)
+        body = self.metrics.render()
         return web.Response(body=body, headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
 
     async def _openapi(self, request: web.Request) -> web.Response:
-        return web.json_response(document())
+        return web.json_response(document(with_keys=bool(self.config.keys)))
 
     async def _models(self, request: web.Request) -> web.Response:
         models = [self._describe(model) for model in self.visible_models(self.key_of(request))]

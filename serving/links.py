@@ -131,12 +131,14 @@ class Link:
 class Links:
     """All of a gateway's workers."""
 
-    def __init__(self, config: GatewayConfig, registry: Registry, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, config: GatewayConfig, registry: Registry, clock: Callable[[], float], refused: Callable[[], None]
+    ) -> None:
         self.config = config
         self.registry = registry
         self.clock = clock
+        self.refused = refused
         self.by_member: dict[Member, Link] = {}
-        self.refusals = 0
 
     async def serve(self, request: web.Request) -> web.StreamResponse:
         """A worker's connection, from its token to its end."""
@@ -182,7 +184,7 @@ class Links:
         return ""
 
     def _refuse(self, request: web.Request, reason: str) -> None:
-        self.refusals += 1
+        self.refused()
         log.warning("registration refused", extra={"reason": reason, "peer": request.remote})
 
     async def _serve(self, link: Link, first: list[wire.ToGateway]) -> None:

@@ -1,6 +1,9 @@
 """What Prometheus is told of a gateway, per model and key. Names are documented in docs/serving.md."""
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from collections.abc import Iterator
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client.core import GaugeMetricFamily, Metric
 
 from serving.pool import Registry
 
@@ -27,24 +30,36 @@ class Metrics:
         self.retries = counter("retries", "Requests begun again elsewhere before their first token.")
         self.first_token = histogram("first_token_seconds", "From the request to the first token sent.")
         self.duration = histogram("request_seconds", "From the request to the last byte.")
+        self.refused = Counter("vlaunch_refused_registrations", "Workers refused.", registry=self.registry)
         self.gap = histogram("failover_gap_seconds", "From a worker's loss to the next token.")
-        self.refused = Gauge("vlaunch_refused_registrations", "Workers refused.", registry=self.registry)
 
-        def gauge(name: str, text: str) -> Gauge:
-            return Gauge(f"vlaunch_{name}", text, ("model",), registry=self.registry)
+    def watch(self, pools: Registry) -> None:
+        """Tell of the workers as well, as they are at the moment of asking."""
+        self.registry.register(Workers(pools))
 
-        self.workers = gauge("workers", "Workers that take requests.")
-        self.in_flight = gauge("in_flight", "Requests at workers.")
-        self.waiting = gauge("waiting", "Requests that wait for a worker.")
-        self.speed = gauge("tokens_per_second", "Tokens a second of all workers of the model, as they say.")
-
-    def render(self, registry: Registry, refused: int) -> bytes:
-        """The text of /metrics, with the state of the moment."""
-        now = registry.clock()
-        self.refused.set(refused)
-        for model, pool in registry.pools.items():
-            self.workers.labels(model).set(sum(member.ready(now) for member in pool.members))
-            self.in_flight.labels(model).set(sum(member.in_flight for member in pool.members))
-            self.waiting.labels(model).set(pool.waiting_count + len(pool.moved))
-            self.speed.labels(model).set(sum(member.tokens_per_second for member in pool.members))
+    def render(self) -> bytes:
+        """The text of /metrics."""
         return generate_latest(self.registry)
+
+
+class Workers:
+    """Gauges made when they are asked for, so that a worker that is gone is gone from them."""
+
+    def __init__(self, pools: Registry) -> None:
+        self.pools = pools
+
+    def collect(self) -> Iterator[Metric]:
+        now = self.pools.clock()
+        ready = GaugeMetricFamily("vlaunch_workers", "Workers that take requests.", labels=("model",))
+        waiting = GaugeMetricFamily("vlaunch_waiting", "Requests that wait for a worker.", labels=("model",))
+        for model, pool in self.pools.pools.items():
+            ready.add_metric((model,), sum(member.ready(now) for member in pool.members))
+            waiting.add_metric((model,), pool.waiting_count + len(pool.moved))
+        in_flight = GaugeMetricFamily("vlaunch_in_flight", "Requests at a worker.", labels=("worker",))
+        behind = GaugeMetricFamily("vlaunch_engine_waiting", "Requests its engine has not begun.", labels=("worker",))
+        speed = GaugeMetricFamily("vlaunch_tokens_per_second", "As the worker says.", labels=("worker",))
+        for member in self.pools.members:
+            in_flight.add_metric((member.name,), member.in_flight)
+            behind.add_metric((member.name,), member.waiting)
+            speed.add_metric((member.name,), member.tokens_per_second)
+        yield from (ready, waiting, in_flight, behind, speed)

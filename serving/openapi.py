@@ -22,13 +22,14 @@ SUMMARIES = {
 }
 
 
-def document() -> dict[str, Any]:
-    """An OpenAPI 3.1 document."""
+def document(*, with_keys: bool) -> dict[str, Any]:
+    """An OpenAPI 3.1 document of a gateway that asks for keys, or of one that does not."""
     paths: dict[str, Any] = {f"/v1/{endpoint}": {"post": _operation(endpoint)} for endpoint in ENDPOINTS}
     paths["/v1/models"] = {"get": _reading("The models that can be asked.", "401")}
     model = {"name": "model", "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
     paths["/v1/models/{model}"] = {"get": {**_reading("One model.", "401", "404"), "parameters": [model]}}
-    paths["/health"] = {"get": _reading("Whether this gateway takes requests.", "503")}
+    paths["/health"] = {"get": {**_reading("Whether this gateway takes requests.", "503"), "security": []}}
+    security: dict[str, Any] = {"security": [{"key": []}]} if with_keys else {}
     return {
         "openapi": "3.1.0",
         "info": {"title": "vlaunch gateway", "version": "1"},
@@ -37,7 +38,7 @@ def document() -> dict[str, Any]:
             "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
             "schemas": {"Error": _error()},
         },
-        "security": [{"key": []}],
+        **security,
     }
 
 

@@ -55,6 +55,9 @@ class Member:
         return self.load < self.slots and self.ready(now)
 
     def failed(self, now: float) -> None:
+        """Many requests may fail with one machine; while it is paused they count as one failure."""
+        if now < self.paused_until:
+            return
         self.failures += 1
         if self.failures >= FAILURES_TO_OPEN:
             pause = FIRST_PAUSE_SECONDS * 2 ** (self.failures - FAILURES_TO_OPEN)
@@ -62,6 +65,7 @@ class Member:
 
     def succeeded(self) -> None:
         self.failures = 0
+        self.paused_until = 0.0
 
 
 class Waiter:

@@ -39,14 +39,14 @@ class Worker:
         self.healthy = False
         self.waiting = 0
         self.leaving = ""
+        self.introduced = asyncio.Event()
         self.plugs = [Plug(self, gateway) for gateway in config.gateways]
         self._leave = asyncio.Event()
 
     async def run(self) -> None:
-        """Serve until told to leave; ServingError where every gateway refuses this worker."""
-        tasks: list[asyncio.Future[None]] = [asyncio.ensure_future(plug.keep()) for plug in self.plugs]
-        tasks += [asyncio.ensure_future(self._look()), asyncio.ensure_future(self._notice())]
-        tasks.append(asyncio.ensure_future(self._told_to_leave()))
+        """Serve until told to leave; ServingError where the first answer of a gateway is a refusal."""
+        work = (self._look(), self._notice(), self._told_to_leave(), *(plug.keep() for plug in self.plugs))
+        tasks: list[asyncio.Future[None]] = [asyncio.ensure_future(each) for each in work]
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             for task in tasks:
@@ -79,18 +79,17 @@ class Worker:
 
     async def _look(self) -> None:
         """See how the engine is, and say so at once when that changes."""
-        introduced = False
         while True:
             healthy = await self.engine.healthy()
-            if healthy and not introduced:
+            if healthy and not self.introduced.is_set():
                 await self.engine.introduce()
-                introduced = True
-            self.waiting = await self.engine.waiting() if healthy else 0
+                self.introduced.set()
             if healthy != self.healthy:
                 log.info("engine is well" if healthy else "engine is not well", extra={"engine": self.engine.url})
                 self.healthy = healthy
                 for plug in self.plugs:
                     plug.beat()
+            self.waiting = await self.engine.waiting() if healthy else 0
             await asyncio.sleep(LOOK_SECONDS)
 
     async def _notice(self) -> None:
@@ -116,7 +115,11 @@ class Plug:
         self._said = (time.monotonic(), 0)
 
     async def keep(self) -> None:
-        """Be connected, again and again. ServingError where the very first answer is a refusal."""
+        """Be connected, again and again. ServingError where the very first answer is a refusal.
+
+        Not before the engine was met: loading what going on needs may keep this process from saying anything.
+        """
+        await self.worker.introduced.wait()
         pause = FIRST_PAUSE_SECONDS
         while not self.worker.leaving:
             began = time.monotonic()

@@ -32,7 +32,8 @@ class Parts:
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
 
     def start(self, name: str, command: list[str], variables: dict[str, str] | None = None) -> None:
-        with (self.folder / f"{name}.log").open("ab") as log:
+        """Its log begins anew; that of an earlier process of the name is lost."""
+        with (self.folder / f"{name}.log").open("wb") as log:
             self.processes[name] = subprocess.Popen(
                 command, cwd=ROOT, env=variables or dict(os.environ), stdout=log, stderr=log, start_new_session=True
             )
@@ -108,3 +109,8 @@ def wait_for_workers(gateway: str, count: int, model: str = "dummy") -> None:
 
 def key(name: str, secret: str, **settings: Any) -> ApiKey:
     return ApiKey(name=name, sha256=hashed(secret), **settings)
+
+
+def wait_for_log_line(serving: Parts, name: str, *words: str) -> None:
+    """Until a line of the log holds all the words."""
+    serving.wait_for_log(name, ".*".join(re.escape(word) for word in words))

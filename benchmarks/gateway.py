@@ -1,0 +1,382 @@
+"""The gateway beside others, and under murder: `python benchmarks/gateway.py [--only PART]... [--kills 200]`.
+
+Engines are dummies that count, so a token lost or doubled shows. Everything is measured in one run on one machine and
+compared as ratios. Parts: speed, crowd, kill, stall, gateways, return.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import json
+import random
+import re
+import signal
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import psutil
+import uvloop
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from benchmarks import peers
+from tests.serving_parts import Parts, free_port, parts, wait_for_workers
+
+PARTS = ("speed", "crowd", "kill", "stall", "gateways", "return")
+MACHINES = 4
+ROUNDS = 5
+ASKED_AT_ONCE = 64
+CROWD = 1000
+NUMBER = re.compile(r"t(\d+)")
+
+
+def body(tokens: int, pause_ms: float = 0, **more: Any) -> dict[str, Any]:
+    messages = [{"role": "user", "content": f"itl={pause_ms:g} count"}]
+    return {"model": "dummy", "messages": messages, "max_tokens": tokens, **more}
+
+
+class Seen:
+    """What a client saw of one stream."""
+
+    def __init__(self) -> None:
+        self.id = ""
+        self.numbers: list[int] = []
+        self.gaps: list[float] = []
+        self.first: float | None = None
+        self.done = False
+        self.error = ""
+
+    def whole(self, tokens: int) -> bool:
+        return self.done and not self.error and self.numbers == list(range(tokens))
+
+
+async def stream(session: aiohttp.ClientSession, url: str, tokens: int, pause_ms: float = 0) -> Seen:
+    seen, last, began = Seen(), 0.0, time.perf_counter()
+    try:
+        async with session.post(f"{url}/v1/chat/completions", json=body(tokens, pause_ms, stream=True)) as response:
+            if response.status != 200:
+                seen.error = f"{response.status} {(await response.text())[:200]}"
+            async for line in response.content:
+                if line.startswith(b"data: [DONE]"):
+                    seen.done = True
+                elif line.startswith(b"data: "):
+                    now = time.perf_counter()
+                    take(seen, line, now, last, began)
+                    last = now
+    except (aiohttp.ClientError, TimeoutError) as failure:
+        seen.error = seen.error or type(failure).__name__
+    return seen
+
+
+def take(seen: Seen, line: bytes, now: float, last: float, began: float) -> None:
+    event = json.loads(line[6:])
+    if "error" in event:
+        seen.error = event["error"]["message"]
+        return
+    text = event["choices"][0]["delta"].get("content") if event["choices"] else None
+    if not text:
+        return
+    seen.id = event["id"]
+    if seen.numbers:
+        seen.gaps.append(now - last)
+    else:
+        seen.first = now - began
+    seen.numbers += [int(number) for number in NUMBER.findall(text)]
+
+
+@contextlib.asynccontextmanager
+async def opened() -> AsyncIterator[aiohttp.ClientSession]:
+    connector = aiohttp.TCPConnector(limit=0)
+    async with aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=120)) as session:
+        yield session
+
+
+async def wait_until_it_answers(session: aiohttp.ClientSession, url: str) -> None:
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        with contextlib.suppress(aiohttp.ClientError):
+            async with session.post(f"{url}/v1/chat/completions", json=body(1)) as response:
+                if response.status == 200:
+                    return
+        await asyncio.sleep(0.2)
+    raise AssertionError(f"{url} never answered")
+
+
+async def speed(serving: Parts) -> bool:
+    """Added latency of one request at a time, and tokens a second of many streams without pauses."""
+    peers.install()
+    engines = [serving.engine(f"engine-{number}") for number in range(2)]
+    gateway = serving.gateway()
+    for number, engine in enumerate(engines):
+        serving.worker(f"worker-{number}", (gateway,), engine)
+    router, balancer, controller = free_port(), free_port(), free_port()
+    runner = await peers.Controller(engines).start(controller)
+    serving.start("vllm-router", peers.vllm_router(router, free_port(), engines))
+    serving.start("skyserve", peers.skyserve_balancer(balancer, f"http://127.0.0.1:{controller}"))
+    urls = {
+        "direct": engines[0],
+        "vlaunch": gateway,
+        "vllm-router": f"http://127.0.0.1:{router}",
+        "skyserve": f"http://127.0.0.1:{balancer}",
+    }
+    latency: dict[str, list[float]] = {name: [] for name in urls}
+    speeds: dict[str, list[float]] = {name: [] for name in urls}
+    async with opened() as session:
+        for url in urls.values():
+            await wait_until_it_answers(session, url)
+        for _ in range(ROUNDS):
+            for name, url in urls.items():
+                latency[name] += await one_at_a_time(session, url, 60)
+                speeds[name].append(await all_at_once(session, url, 200))
+    await runner.cleanup()
+    median = {name: statistics.median(values) for name, values in latency.items()}
+    rate = {name: statistics.median(values) for name, values in speeds.items()}
+    for name in urls:
+        print(
+            f"  {name:12s} median {median[name] * 1000:6.2f} ms, {rate[name]:7.0f} tokens/s at {ASKED_AT_ONCE} streams"
+        )
+    added = (median["vlaunch"] - median["direct"]) * 1000
+    sky, vllm = rate["vlaunch"] / rate["skyserve"], rate["vlaunch"] / rate["vllm-router"]
+    print(f"  added {added:.2f} ms (at most 1.5); {sky:.2f} times skyserve (2), {vllm:.2f} times vllm-router (0.8)")
+    return added <= 1.5 and sky >= 2 and vllm >= 0.8
+
+
+async def one_at_a_time(session: aiohttp.ClientSession, url: str, times: int) -> list[float]:
+    seconds = []
+    for _ in range(times):
+        began = time.perf_counter()
+        async with session.post(f"{url}/v1/chat/completions", json=body(1)) as response:
+            await response.read()
+        seconds.append(time.perf_counter() - began)
+    return seconds
+
+
+async def all_at_once(session: aiohttp.ClientSession, url: str, tokens: int) -> float:
+    """Tokens a second; the streams' bytes are counted, not decoded, so that the client is not what is measured."""
+
+    async def count() -> int:
+        async with session.post(f"{url}/v1/chat/completions", json=body(tokens, stream=True)) as response:
+            text = await response.read()
+        return len(re.findall(rb'"content": ?" t', text))
+
+    began = time.perf_counter()
+    counts = await asyncio.gather(*[count() for _ in range(ASKED_AT_ONCE)])
+    seconds = time.perf_counter() - began
+    assert counts == [tokens] * ASKED_AT_ONCE, f"{url} lost tokens: {counts}"
+    return sum(counts) / seconds
+
+
+async def crowd(serving: Parts) -> bool:
+    """A thousand streams of people reading: how much of a core the gateway takes."""
+    gateway = serving.gateway()
+    for number in range(2):
+        serving.worker(f"worker-{number}", (gateway,), serving.engine(f"engine-{number}"), slots=CROWD)
+    wait_for_workers(gateway, 2)
+    process = psutil.Process(serving.processes["gateway"].pid)
+    tokens, pause_ms = 40, 250
+    async with opened() as session:
+        before, began = sum(process.cpu_times()[:2]), time.perf_counter()
+        seen = await asyncio.gather(*[stream(session, gateway, tokens, pause_ms) for _ in range(CROWD)])
+        seconds, cpu = time.perf_counter() - began, sum(process.cpu_times()[:2]) - before
+    whole = sum(one.whole(tokens) for one in seen)
+    held = tokens * pause_ms / 1000 / seconds
+    memory = process.memory_info().rss / 1e6
+    print(f"  {whole} of {CROWD} streams whole, {held:.2f} of their pace, {cpu / seconds:.2f} cores, {memory:.0f} MB")
+    return whole == CROWD and cpu / seconds <= 1.0
+
+
+class Machines:
+    """Workers with an engine each, killed and started again."""
+
+    def __init__(self, serving: Parts, gateways: tuple[str, ...]) -> None:
+        self.serving = serving
+        self.gateways = gateways
+        self.engines = {number: serving.engine(f"engine-{number}") for number in range(MACHINES)}
+        for number in range(MACHINES):
+            self.start_worker(number)
+
+    def start_worker(self, number: int) -> None:
+        self.serving.worker(f"worker-{number}", self.gateways, self.engines[number], slots=CROWD)
+
+    def kill(self, number: int) -> None:
+        """The whole machine, and a new one at once in its place."""
+        for part in (f"worker-{number}", f"engine-{number}"):
+            self.serving.processes[part].kill()
+        for part in (f"worker-{number}", f"engine-{number}"):
+            self.serving.processes[part].wait()
+        port = self.engines[number].rpartition(":")[2]
+        self.serving.start(f"engine-{number}", [sys.executable, "benchmarks/dummy_engine.py", port])
+        self.start_worker(number)
+
+
+async def under_load(gateway: str, session: aiohttp.ClientSession, streams: int, stop: asyncio.Event) -> list[Seen]:
+    """So many clients, each asking again as soon as it has its answer, until told to stop."""
+
+    async def ask_again() -> list[Seen]:
+        seen = []
+        while not stop.is_set():
+            seen.append(await stream(session, gateway, 100, 20))
+        return seen
+
+    return [one for many in await asyncio.gather(*[ask_again() for _ in range(streams)]) for one in many]
+
+
+def judge(seen: list[Seen], audit: Path, what: str, times: int) -> bool:
+    """Every stream whole; the gaps of those that moved, as their clients saw them."""
+    moved = {line["request"]: line["failovers"] for line in map(json.loads, audit.read_text().splitlines())}
+    gaps = [gap for one in seen for gap in sorted(one.gaps)[len(one.gaps) - moved.get(one.id, 0) :]]
+    broken = [one for one in seen if not one.whole(100)]
+    for one in broken[:5]:
+        print(f"  broken: {one.error or 'no error'} after {len(one.numbers)} tokens {one.numbers[-5:]}")
+    median = statistics.median(gaps) * 1000 if gaps else 0.0
+    late = sorted(gaps)[int(len(gaps) * 0.99)] * 1000 if gaps else 0.0
+    print(
+        f"  {times} {what}, {len(seen)} streams, {len(gaps)} moved, {len(broken)} broken; "
+        f"gap median {median:.0f} ms (150), 99th of 100 {late:.0f} ms"
+    )
+    return not broken and bool(gaps) and median < 150
+
+
+async def kill(serving: Parts, times: int) -> bool:
+    """Machines killed with -9 under load."""
+    audit = serving.folder / "audit"
+    gateway = serving.gateway(audit_file=str(audit))
+    machines = Machines(serving, (gateway,))
+    wait_for_workers(gateway, MACHINES)
+    chance, stop = random.Random(1), asyncio.Event()
+    async with opened() as session:
+        load = asyncio.ensure_future(under_load(gateway, session, 24, stop))
+        for _ in range(times):
+            await asyncio.sleep(0.3)
+            await wait_for_ready(session, gateway, MACHINES - 1)
+            machines.kill(chance.randrange(MACHINES))
+        stop.set()
+        seen = await load
+    return judge(seen, audit, "machines killed", times)
+
+
+async def wait_for_ready(session: aiohttp.ClientSession, gateway: str, count: int) -> None:
+    while True:
+        async with session.get(f"{gateway}/health") as response:
+            if (await response.json())["ready_workers"].get("dummy", 0) >= count:
+                return
+        await asyncio.sleep(0.05)
+
+
+async def stall(serving: Parts, times: int) -> bool:
+    """Engines that stand still for a while under load: the gateway is told to wait no longer than 80 ms."""
+    audit = serving.folder / "audit"
+    gateway = serving.gateway(audit_file=str(audit), stall_seconds=0.08, first_token_seconds=0.5)
+    Machines(serving, (gateway,))
+    wait_for_workers(gateway, MACHINES)
+    chance, stop = random.Random(2), asyncio.Event()
+    async with opened() as session:
+        load = asyncio.ensure_future(under_load(gateway, session, 24, stop))
+        for _ in range(times):
+            await asyncio.sleep(0.2)
+            engine = serving.processes[f"engine-{chance.randrange(MACHINES)}"]
+            engine.send_signal(signal.SIGSTOP)
+            await asyncio.sleep(0.3)
+            engine.send_signal(signal.SIGCONT)
+        stop.set()
+        seen = await load
+    return judge(seen, audit, "engines stalled", times)
+
+
+async def gateways(serving: Parts) -> bool:
+    """One of two gateways killed and started again under load, ten times, for clients that ask once more elsewhere."""
+    ports = [free_port(), free_port()]
+    urls = [serving.gateway(f"gateway-{place}", port=port) for place, port in enumerate(ports)]
+    Machines(serving, tuple(urls))
+    for url in urls:
+        wait_for_workers(url, MACHINES)
+    stop, failed, asked, whole_again = asyncio.Event(), 0, 0, []
+    async with opened() as session:
+
+        async def ask_again(first: int) -> None:
+            nonlocal failed, asked
+            while not stop.is_set():
+                asked += 1
+                seen = await stream(session, urls[first], 20, 10)
+                if not seen.whole(20):
+                    seen = await stream(session, urls[1 - first], 20, 10)
+                failed += not seen.whole(20)
+
+        load = asyncio.gather(*[ask_again(number % 2) for number in range(24)])
+        for turn in range(10):
+            await asyncio.sleep(0.5)
+            serving.kill(f"gateway-{turn % 2}")
+            await asyncio.to_thread(serving.gateway, f"gateway-{turn % 2}", port=ports[turn % 2])
+            began = time.perf_counter()
+            await wait_for_ready(session, urls[turn % 2], MACHINES)
+            whole_again.append(time.perf_counter() - began)
+        stop.set()
+        await load
+    slowest = max(whole_again)
+    print(
+        f"  {asked} requests, {failed} failed (0); "
+        f"all workers back {slowest * 1000:.0f} ms after it listens at worst (1000)"
+    )
+    return failed == 0 and slowest < 1.0
+
+
+async def returning(serving: Parts) -> bool:
+    """A worker killed and started again under load: how long until it has a request."""
+    gateway = serving.gateway()
+    machines = Machines(serving, (gateway,))
+    wait_for_workers(gateway, MACHINES)
+    stop, seconds = asyncio.Event(), []
+    async with opened() as session:
+        load = asyncio.ensure_future(under_load(gateway, session, 24, stop))
+        for _ in range(5):
+            await asyncio.sleep(0.5)
+            serving.kill("worker-0")
+            began = time.perf_counter()
+            machines.start_worker(0)
+            while not re.search(r'in_flight\{worker="worker-0"\} [1-9]', await text_of(session, f"{gateway}/metrics")):
+                await asyncio.sleep(0.01)
+            seconds.append(time.perf_counter() - began)
+        stop.set()
+        await load
+    median = statistics.median(seconds)
+    print(f"  a request {median * 1000:.0f} ms after its process is started, at worst {max(seconds) * 1000:.0f} (1000)")
+    return median < 1.0
+
+
+async def text_of(session: aiohttp.ClientSession, url: str) -> str:
+    async with session.get(url) as response:
+        return await response.text()
+
+
+async def main(chosen: list[str], kills: int) -> int:
+    told = {
+        "speed": speed,
+        "crowd": crowd,
+        "kill": lambda serving: kill(serving, kills),
+        "stall": lambda serving: stall(serving, kills),
+        "gateways": gateways,
+        "return": returning,
+    }
+    missed = []
+    for name in chosen:
+        print(name, flush=True)
+        with tempfile.TemporaryDirectory() as folder, parts(Path(folder)) as serving:
+            if not await told[name](serving):
+                missed.append(name)
+    print(f"missed: {', '.join(missed)}" if missed else "all held")
+    return int(bool(missed))
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description="The gateway beside others, and under murder.")
+    parser.add_argument("--only", action="append", choices=PARTS)
+    parser.add_argument("--kills", type=int, default=200)
+    arguments = parser.parse_args()
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        sys.exit(runner.run(main(arguments.only or list(PARTS), arguments.kills)))
