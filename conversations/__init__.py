@@ -1,1 +1,1 @@
-"""Chats to training conversations: convert, filter, deduplicate, split."""
+"""Chats become training conversations: read, convert, filter, deduplicate, split, look at."""

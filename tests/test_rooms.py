@@ -28,7 +28,7 @@ MAY_IMPORT = {
         "train.memory",
         "serving.config",
         "evaluation",
-        "conversations.config",
+        "conversations",
     ),
 }
 

@@ -15,6 +15,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "train": ("train", "train", "Fine-tune a model by a recipe."),
     "status": ("status", "status", "How runs stand."),
     "logs": ("logs", "logs", "What a run has said."),
+    "data": ("data", "data", "Raw chats to training conversations."),
     "cost": ("cost", "cost", "What runs cost."),
     "evaluate": ("evaluate", "evaluate", "Is the model good: answers, a judge, scores."),
     "gateway": ("gateway", "gateway", "One address in front of workers that come and go."),

@@ -1,0 +1,139 @@
+"""`vlaunch data`: raw chats to training conversations, and a look at what is in a file of them."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from conversations.clean import Cleaned
+    from conversations.sources import Source
+
+
+@click.group()
+def data() -> None:
+    """Raw chats to training conversations."""
+
+
+PATH = click.Path(path_type=Path)
+
+
+@data.command()
+@click.argument("inputs", nargs=-1, metavar="IN...")
+@click.option("--out", type=PATH, metavar="FILE", help="Where they go: .json or .jsonl, also .gz or .zst.")
+@click.option("--report", type=PATH, metavar="FILE", help="What happened to each record.  [default: beside --out]")
+@click.option("--rules", "rules_file", type=PATH, metavar="FILE", help="TOML that tunes rules or switches them off.")
+@click.option("--show-rules", is_flag=True, help="Print the rules as such a file, and do nothing.")
+@click.option("--processes", type=click.IntRange(min=1), metavar="N", help="Worker processes.  [default: one a core]")
+@click.option("--json", "as_json", is_flag=True, help="Print the counts as JSON; keys in docs/conversations.md.")
+def clean(
+    inputs: tuple[str, ...],
+    out: Path | None,
+    report: Path | None,
+    rules_file: Path | None,
+    show_rules: bool,
+    processes: int | None,
+    as_json: bool,
+) -> None:
+    """Convert, filter and deduplicate raw chats.
+
+    IN is ShareGPT JSON or OpenAI messages: a list, JSON lines, compressed, a folder, a Hugging Face dataset's folder,
+    s3:// or gs://. An interrupted run goes on when the same command is given again. Exit code 1 with the result
+    written: some records could not be read; the report names them.
+    """
+    from conversations import clean as cleaning
+    from conversations import rules
+    from launcher import chats
+
+    chosen = rules.load(rules_file)
+    if show_rules:
+        click.echo(rules.to_toml(chosen), nl=False)
+        return
+    if not inputs or out is None:
+        raise click.UsageError("Name the chats and where they go: vlaunch data clean IN... --out FILE")
+    given = chats.find(inputs)
+    beside = report or _beside(out, ".report.jsonl")
+    with _progress("cleaning", given) as progress:
+        done = cleaning.clean(given, out, beside, chosen, processes=processes, progress=progress)
+    _show_cleaned(done, as_json)
+
+
+def _beside(out: Path, ending: str) -> Path:
+    """`chats.jsonl.gz` to `chats.report.jsonl`, in the same folder."""
+    stem = out.name
+    for suffix in (".gz", ".zst", ".jsonl", ".json"):
+        stem = stem.removesuffix(suffix)
+    return out.with_name(stem + ending)
+
+
+class _progress:
+    """A bar on standard error over the bytes of the inputs, where that is a terminal."""
+
+    def __init__(self, what: str, given: "list[Source]") -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+        console = Console(file=sys.stderr)
+        columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[records]:,} records"))
+        self._bar = Progress(*columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal)
+        self._task = self._bar.add_task(what, total=sum(source.size for source in given), records=0)
+
+    def __enter__(self) -> "Callable[[int, int], None]":
+        self._bar.start()
+        return lambda bytes_read, records: self._bar.update(self._task, completed=bytes_read, records=records)
+
+    def __exit__(self, *failure: object) -> None:
+        self._bar.stop()
+
+
+def _show_cleaned(done: "Cleaned", as_json: bool) -> None:
+    """The accounts, and exit code 1 where records could not be read."""
+    import msgspec
+
+    counts = done.counts
+    unreadable = sum(counts.unreadable.values())
+    if as_json:
+        found = {"out": str(done.out), "report": str(done.report), "resumed_records": done.resumed_records}
+        click.echo(msgspec.json.encode(found | {"counts": msgspec.to_builtins(counts)}).decode())
+    else:
+        if done.resumed_records:
+            click.echo(f"went on after {done.resumed_records:,} records that were done before", err=True)
+        _show_counts(done)
+    for row in done.named:
+        click.echo(f"{row.record} ({row.id}): {row.reason}: {row.detail}", err=True)
+    if unreadable:
+        more = unreadable - len(done.named)
+        others = f" {more} more are" if more else " They are"
+        click.echo(
+            f"vlaunch: {unreadable} of {counts.records_in} records could not be read.{others} named in {done.report}; "
+            f"the other records are in {done.out}.",
+            err=True,
+        )
+        sys.exit(1)
+
+
+def _show_counts(done: "Cleaned") -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    counts = done.counts
+    table = Table(title=f"{done.out}", title_justify="left")
+    table.add_column("records")
+    table.add_column("", justify="right")
+    table.add_row("in", f"{counts.records_in:,}")
+    table.add_row("kept", f"{counts.kept:,}")
+    for outcome in ("merged", "dropped", "unreadable"):
+        for reason, count in _sorted(getattr(counts, outcome)):
+            table.add_row(f"{outcome}: {reason}", f"{count:,}")
+    for rule, count in _sorted(counts.changed):
+        table.add_row(f"kept, changed by {rule}", f"{count:,}")
+    console = Console()
+    console.print(table)
+    console.print(f"of every record: {done.report}", highlight=False, soft_wrap=True)
+
+
+def _sorted(reasons: dict[str, int]) -> list[tuple[str, Any]]:
+    return sorted(reasons.items(), key=lambda each: (-each[1], each[0]))
