@@ -78,7 +78,7 @@ class Price(msgspec.Struct, frozen=True, kw_only=True):
         return (input_tokens * self.usd_per_million_input + output_tokens * self.usd_per_million_output) / 1e6
 
 
-class Review(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Review(msgspec.Struct, frozen=True, kw_only=True):
     """One reply of a judge. A published review has `question_id`, `text` and `score` alone; then the baseline was
     shown first."""
 

@@ -14,7 +14,7 @@ import platformdirs
 
 from launcher.errors import LedgerError
 
-Kind = Literal["run", "machine_started", "machine_price", "machine_ended", "ended"]
+Kind = Literal["run", "machine_started", "machine_price", "machine_ended", "ended", "evaluation"]
 
 
 def home() -> Path:
@@ -36,6 +36,8 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     machine_price   machine, usd_per_hour, price_source: what it costs from now on
     machine_ended   machine, reason, preempted; lost_at where it was gone before that was noticed
     ended           state (finished, stopped, failed), why
+    evaluation      file, baseline, candidate, judge, reviews, usd, price_source: a file of reviews so far; the newest
+                    record of a file counts. Read by `evaluations`, not a part of `runs`.
     """
 
     kind: Kind
@@ -79,9 +81,16 @@ class Ledger:
             except msgspec.DecodeError:
                 self.damaged += 1
                 continue
+            if header.kind == "evaluation":
+                continue  # it says nothing of how the run stands
             found.setdefault(header.run_id, []).append(line)
             last[header.run_id] = header.kind
         return Runs(self, found, [run for run, kind in last.items() if kind != "ended"])
+
+    def evaluations(self) -> list[Record]:
+        """The newest record of each file of reviews."""
+        newest = {record.facts["file"]: record for record in self.records() if record.kind == "evaluation"}
+        return list(newest.values())
 
     def _decoded(self, line: bytes) -> Record | None:
         try:
