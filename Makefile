@@ -24,13 +24,19 @@ $(VENV)/.dev: $(VENV)/.train pyproject.toml
 	$(BIN)/uv pip install --quiet --python $(BIN)/python -e '.[cloud,market,train,serve,chat,data,judge,billing,docs,dev]'
 	touch $@
 
+# A real browser for the tests of the chat page, which are skipped where there is none.
+$(VENV)/.chromium:
+	command -v chromium >/dev/null || [ "$$(id -u)" != 0 ] || { apt-get update -qq && \
+	  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium >/dev/null; } || true
+	mkdir -p $(VENV) && touch $@
+
 # The main job on this machine: a real model, a simulated spot market, what it cost.
 demo: export VLAUNCH_HOME = $(CURDIR)/out/demo
 demo: $(VENV)/.train
 	$(BIN)/vlaunch train --spot --infra local --yes
 	$(BIN)/vlaunch cost report
 
-test: $(VENV)/.dev
+test: $(VENV)/.dev $(VENV)/.chromium
 	$(BIN)/python -m pytest
 
 check: $(VENV)/.dev

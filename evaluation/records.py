@@ -104,6 +104,9 @@ class Review(msgspec.Struct, frozen=True, kw_only=True):
     """The training runs that the names came from, where known."""
     answers: dict[str, str] = {}
     """The id of the answer judged, by name."""
+    answer1_id: str = ""
+    answer2_id: str = ""
+    """The same in published reviews, by the order shown."""
     call_id: str = ""
     usage: Usage | None = None
     price: Price | None = None

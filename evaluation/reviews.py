@@ -5,7 +5,7 @@ from pathlib import Path
 
 from evaluation import records, scores
 from evaluation.errors import EvaluationError
-from evaluation.records import QuestionId, Review
+from evaluation.records import Answer, QuestionId, Review
 
 Names = tuple[str, str]
 
@@ -43,6 +43,20 @@ def listed(paths: Iterable[Path]) -> list[Path]:
         if not inside:
             raise EvaluationError(f"{path} holds no reviews; they are called review_BASELINE_CANDIDATE.jsonl.")
         found += inside
+    return found
+
+
+def question_sets(paths: Iterable[Path]) -> set[str]:
+    """The marks of the question sets that reviews are about; an empty one where they do not say."""
+    return {review.question_set for path in paths for review in records.read(path, Review)}
+
+
+def answers(paths: Iterable[Path], given: Iterable[Path] = ()) -> dict[str, Answer]:
+    """Answers by their id: from these files and folders, or from answers/ beside the folder of reviews."""
+    found: dict[str, Answer] = {}
+    for place in list(given) or sorted({path.parent.parent / "answers" for path in paths}):
+        for path in sorted(place.glob("answer_*.jsonl")) if place.is_dir() or not given else [place]:
+            found |= {each.answer_id: each for each in records.answers(path).values() if each.answer_id}
     return found
 
 

@@ -101,6 +101,8 @@ class PairScore(msgspec.Struct, kw_only=True):
     unreadable_reviews: list[Unread]
     cost: Cost
     runs: dict[str, str]
+    outcomes: dict[str, str]
+    """Of the candidate by question: won, tied or lost; a question that does not count is not here."""
 
 
 class Reading(msgspec.Struct, frozen=True):
@@ -200,6 +202,10 @@ def score(
         ],
         cost=_cost(reviews),
         runs={name: run for review in reviews for name, run in review.runs.items()},
+        outcomes={
+            str(each.question_id): "won" if each.difference > 0 else "lost" if each.difference < 0 else "tied"
+            for each in judged
+        },
     )
 
 

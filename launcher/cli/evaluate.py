@@ -211,11 +211,37 @@ def score(reviews: tuple[Path, ...], names: tuple[str, str] | None, questions: P
 
     about = {each.question_id: each.category for each in records.questions(questions)} if questions else {}
     pairs = files.score(files.listed(reviews), names, about)
+    worth = scores.worth_of(pairs)
     if as_json:
-        click.echo(msgspec.json.encode({"pairs": pairs}).decode())
+        click.echo(msgspec.json.encode({"pairs": pairs, "runs": worth}).decode())
         return
     for pair in pairs:
         scores.show(pair)
+    if worth:
+        scores.show_worth(worth)
+
+
+@evaluate.command()
+@click.argument("reviews", nargs=-1, required=True, type=FILE)
+@click.option("--html", "target", type=FILE, required=True, metavar="FILE", help="Where the page is written.")
+@click.option("--answers", multiple=True, type=FILE, metavar="FILE", help="Answers to show, or a folder of them.")
+@_names
+@_questions
+def report(
+    reviews: tuple[Path, ...],
+    target: Path,
+    answers: tuple[Path, ...],
+    names: tuple[str, str] | None,
+    questions: Path | None,
+) -> None:
+    """One self-contained page of REVIEWS: totals, bars, every question with its answers and the judge's words.
+
+    Answers are looked for in the folder answers/ beside the reviews' own, unless --answers says where.
+    """
+    from launcher.cli import scores
+
+    count = scores.write_page(target, reviews, answers, names, questions)
+    click.echo(f"{target} shows {count} questions; open it in any browser")
 
 
 def _progress(of: str) -> "Callable[[int, int], None]":

@@ -1,10 +1,13 @@
-"""How `vlaunch evaluate score` prints a pair: a table, and sentences for what no table holds."""
+"""How `vlaunch evaluate score` prints a pair: a table, and sentences for what no table holds. And `report`'s page."""
 
-from collections.abc import Iterator
+import datetime
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from evaluation.scores import CategoryScore, PairScore
+    from evaluation.worth import RunWorth
 
 
 def show(pair: "PairScore") -> None:
@@ -63,3 +66,71 @@ def _between(interval: tuple[float, float] | None) -> str:
 
 def _text(scores: list[float]) -> str:
     return " and ".join(f"{score:g}" for score in scores)
+
+
+def worth_of(pairs: "Sequence[PairScore]") -> "list[RunWorth]":
+    """Scores of the runs among them beside their dollars, by this machine's ledger."""
+    from launcher.ledger import Ledger, home
+    from launcher.worth import worth
+
+    return worth(pairs, Ledger(home()), datetime.datetime.now(datetime.UTC))
+
+
+def show_worth(rows: "Sequence[RunWorth]") -> None:
+    """Print what each run scores and what it cost."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from launcher.cli.tables import dollars
+
+    table = Table(title="score against dollars of training", title_justify="left")
+    for heading in ("run", "model", "against", "points a question", "ratio", "training", "judging"):
+        table.add_column(
+            heading, overflow="fold", justify="left" if heading in ("run", "model", "against") else "right"
+        )
+    for each in rows:
+        table.add_row(
+            each.run_id,
+            each.name,
+            each.against,
+            "unknown" if each.mean_score is None else f"{each.mean_score:.2f}",
+            "unknown" if each.ratio is None else f"{each.ratio:.1%}",
+            dollars(each.usd_trained) + (" simulated" if each.simulated else ""),
+            dollars(each.usd_judged),
+        )
+    console = Console(highlight=False)
+    console.print(table)
+    for source in sorted({each.price_source for each in rows}):
+        console.print(f"price of training: {source}", soft_wrap=True, markup=False)
+
+
+def write_page(
+    target: Path,
+    reviews: tuple[Path, ...],
+    given: tuple[Path, ...],
+    names: tuple[str, str] | None,
+    questions: Path | None,
+) -> int:
+    """Write the page of these reviews; the number of questions on it. Raises EvaluationError."""
+    from evaluation import page, scores, sets
+    from evaluation import reviews as files
+    from evaluation.errors import EvaluationError
+    from evaluation.journal import utc_now
+
+    paths = files.listed(reviews)
+    mark, found = files.question_sets(paths), sets.load(questions)
+    # Our own questions are shown only beside reviews that are about them: other sets have the same numbers.
+    asked = {each.question_id: each for each in found.questions} if questions or mark == {found.mark} else {}
+    about = {each.question_id: each.category for each in asked.values()}
+    shown = [
+        page.Shown(scores.score(found, file=str(path), baseline=pair[0], candidate=pair[1], categories=about), found)
+        for path in paths
+        for pair, found in files.by_pair(path, names).items()
+    ]
+    rows = worth_of([each.score for each in shown])
+    text = page.page(shown, asked, files.answers(paths, given), rows, utc_now()[:16].replace("T", " "))
+    try:
+        target.write_text(text)
+    except OSError as failure:
+        raise EvaluationError(f"{target} cannot be written: {failure.strerror}.") from failure
+    return sum(each.score.questions for each in shown)
