@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # Some machines tell Python to write no bytecode, which makes every start of a big library slow.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test check yamls bench docs
+.PHONY: demo demo-serve test check yamls bench docs
 .DEFAULT_GOAL := test
 
 # torch comes by pip, which also looks at wheels kept on the machine; everything else by uv, which is faster.
@@ -24,6 +24,10 @@ $(VENV)/.dev: $(VENV)/.train pyproject.toml
 	$(BIN)/uv pip install --quiet --python $(BIN)/python -e '.[cloud,market,train,serve,chat,data,judge,billing,docs,dev]'
 	touch $@
 
+$(VENV)/.serve: $(VENV)/.train pyproject.toml
+	$(BIN)/uv pip install --quiet --python $(BIN)/python -e '.[train,serve]'
+	touch $@
+
 # A real browser for the tests of the chat page, which are skipped where there is none.
 $(VENV)/.chromium:
 	command -v chromium >/dev/null || [ "$$(id -u)" != 0 ] || { apt-get update -qq && \
@@ -35,6 +39,12 @@ demo: export VLAUNCH_HOME = $(CURDIR)/out/demo
 demo: $(VENV)/.train
 	$(BIN)/vlaunch train --spot --infra local --yes
 	$(BIN)/vlaunch cost report
+
+# A real model behind one address, asked questions while a simulated spot market takes its machines away.
+demo-serve: export VLAUNCH_HOME = $(CURDIR)/out/demo-serve
+demo-serve: $(VENV)/.serve
+	$(BIN)/vlaunch serve --spot --infra local --port 0 --ask "Who are you?" --ask "What is a spot market?" \
+	  --ask "Name three rivers." --ask "Write a line about the sea."
 
 test: $(VENV)/.dev $(VENV)/.chromium
 	$(BIN)/python -m pytest

@@ -146,7 +146,7 @@ def run_here(run_id: str, ledger: Ledger, say: Callable[[str], None]) -> None:
         machines_before=sum(record.kind == "machine_started" for record in records),
         budget=_budget(records),
     )
-    listen(run)
+    listen(run.stop)
     run.run()
 
 
@@ -164,13 +164,13 @@ def _budget(records: list[Record]) -> Budget | None:
     return Budget(limits.run_usd, spent)
 
 
-def detach(run_id: str) -> None:
-    """Go on with a recorded local run in a process of its own."""
+def detach(run_id: str, command: str = "train") -> None:
+    """Go on with a recorded local run, or service, in a process of its own."""
     folder = folder_of(run_id)
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "launcher.txt").open("ab") as log:
         subprocess.Popen(
-            [sys.executable, "-m", "launcher", "train", "--resume", run_id],
+            [sys.executable, "-m", "launcher", command, "--resume", run_id],
             stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, cwd=os.getcwd(),
         )  # fmt: skip
 
@@ -185,7 +185,7 @@ def missing_for_cloud(infra: str | None) -> MissingPart:
 
 
 def _local_plan(recipe: Recipe, *, spot: bool, zones: Sequence[str], max_price: float | None) -> Plan:
-    offers = plan.local_offers(recipe, spot=spot)
+    offers = plan.local_offers(recipe.local, spot=spot)
     if zones:
         unknown = set(zones) - {offer.zone for offer in offers}
         if unknown:
@@ -197,7 +197,7 @@ def _local_plan(recipe: Recipe, *, spot: bool, zones: Sequence[str], max_price: 
             f"{offers[0].place} at ${offers[0].usd_per_hour:.2f}."
         )
     offers = [offer for offer in offers if max_price is None or offer.usd_per_hour <= max_price]
-    return plan.choose(recipe, offers, plan.local_offers(recipe, spot=False))
+    return plan.choose(recipe, offers, plan.local_offers(recipe.local, spot=False))
 
 
 def _cloud_plan(

@@ -34,7 +34,7 @@ from train.config import INTERRUPTED, REFUSED
 
 SOURCE = Path(__file__).resolve().parent.parent
 """The folder with train/ and checkpoints/: the task's workdir."""
-_SHIPPED = ("train", "checkpoints", "pyproject.toml", "data")
+_SHIPPED = ("train", "checkpoints", "serving", "launcher", "market", "pyproject.toml", "data")
 _MARK = "VLAUNCH_MACHINE"
 """An environment variable that every process of a machine inherits; how the machine's end finds them all."""
 _LOOK_SECONDS = 0.05
@@ -91,7 +91,8 @@ class Machine:
         for target, local in task.get("file_mounts", {}).items():
             path = self.disk / target.removeprefix("~/")
             path.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(local, path)
+            copy = shutil.copytree if Path(local).is_dir() else shutil.copy
+            copy(local, path)
 
     def start(self, task: dict[str, Any], hear: Callable[[str], None]) -> None:
         """Run setup and run, as SkyPilot would; each line of output goes to `hear`."""
@@ -232,7 +233,7 @@ class LocalRun:
 
     def run(self) -> None:
         """Until the task has finished. Raises RunError where it failed or was stopped."""
-        with self._locked(), (self.folder / "log.txt").open("a", buffering=1) as log:
+        with locked(self.folder, self.run_id), (self.folder / "log.txt").open("a", buffering=1) as log:
             self._log = log
             if left := kill_all(self.run_id):
                 self._hear(f"[local market] {left} processes of a launcher that died were ended")
@@ -349,22 +350,23 @@ class LocalRun:
         while time.monotonic() < over and not self._stops:
             time.sleep(min(_LOOK_SECONDS, seconds))
 
-    @contextlib.contextmanager
-    def _locked(self) -> Iterator[None]:
-        """One launcher a run."""
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            with (self.folder / "lock").open("w") as lock:
-                try:
-                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except BlockingIOError:
-                    raise RunError(
-                        f"Run {self.run_id} is in use by another vlaunch on this machine "
-                        f"({self.folder}); see it with: vlaunch logs {self.run_id} --follow"
-                    ) from None
-                yield
-        except OSError as failure:
-            raise RunError(f"The folder of the run, {self.folder}, cannot be used: {failure.strerror}.") from failure
+
+@contextlib.contextmanager
+def locked(folder: Path, run_id: str) -> Iterator[None]:
+    """One launcher a run. Raises RunError where there is another, or the folder cannot be used."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / "lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise RunError(
+                    f"Run {run_id} is in use by another vlaunch on this machine "
+                    f"({folder}); see it with: vlaunch logs {run_id} --follow"
+                ) from None
+            yield
+    except OSError as failure:
+        raise RunError(f"The folder of the run, {folder}, cannot be used: {failure.strerror}.") from failure
 
 
 def alive(folder: Path) -> bool:
@@ -377,7 +379,7 @@ def alive(folder: Path) -> bool:
     return False
 
 
-def listen(run: LocalRun) -> None:
-    """Ctrl-C and a plain kill both ask the run to stop."""
+def listen(stop: Callable[..., None]) -> None:
+    """Ctrl-C and a plain kill both ask to stop."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, run.stop)
+        signal.signal(number, stop)

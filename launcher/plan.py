@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from launcher.errors import OfferError
-from launcher.recipe import Recipe, parse_accelerator
+from launcher.recipe import LocalConfig, Recipe, parse_accelerator
 from market.offers import Offer
 
 PEAK_TFLOPS = {
@@ -93,7 +93,7 @@ def accelerators(recipe: Recipe) -> list[tuple[str, int]]:
     return [parse_accelerator(each) for each in recipe.machine.accelerators] or [("", 0)]
 
 
-def local_offers(recipe: Recipe, *, spot: bool = True) -> list[Offer]:
+def local_offers(local: LocalConfig, *, spot: bool = True) -> list[Offer]:
     """The simulated zones of `--infra local`, cheapest first, or its simulated on-demand offer."""
     about: dict[str, Any] = {
         "cloud": "local",
@@ -105,13 +105,12 @@ def local_offers(recipe: Recipe, *, spot: bool = True) -> list[Offer]:
         "price_source": "simulated",
         "price_date": "made up in the recipe",
     }
-    local = recipe.local
     if not spot:
         return [Offer(zone=None, usd_per_hour=local.on_demand_usd_per_hour, **about)]
     if not local.zones:
         raise OfferError(
-            "The recipe has no [[local.zones]], so it cannot run with --infra local. "
-            "Take smollm2-135m or tiny, or give the recipe two zones with simulated prices."
+            "There are no [[local.zones]], so this cannot run with --infra local. "
+            "Take smollm2-135m or tiny, or give it two zones with simulated prices."
         )
     zones = sorted(local.zones, key=lambda zone: (zone.usd_per_hour, zone.name))
     return [Offer(zone=zone.name, usd_per_hour=zone.usd_per_hour, **about) for zone in zones]

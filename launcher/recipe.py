@@ -5,7 +5,7 @@ sentence with file, section and key.
 import difflib
 import re
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -129,41 +129,41 @@ def parse_accelerator(text: str) -> tuple[str, int]:
     return name, int(count or 1)
 
 
-def names() -> list[str]:
+def names(folders: Sequence[Path] = FOLDERS) -> list[str]:
     """The recipes that come with vlaunch."""
-    return sorted({path.stem for folder in FOLDERS for path in folder.glob("*.toml")})
+    return sorted({path.stem for folder in folders for path in folder.glob("*.toml")})
 
 
 def load(name_or_path: str, changes: Sequence[str] = ()) -> NamedRecipe:
     """The recipe of that name or at that path, with `section.key=value` changes. Raises RecipeError."""
-    path = _find(name_or_path)
-    document, shown = _changed(path, changes)
+    path = find(name_or_path, FOLDERS)
+    document, shown = read(path, changes)
+    decode(document, shown)
     mounts = _mount(document)
     return NamedRecipe(name=path.stem, recipe=decode(document, shown), text=to_toml(document), mounts=mounts)
 
 
 def draft(name_or_path: str, changes: Sequence[str]) -> str:
     """A recipe's TOML with changes, for a person to keep. Raises RecipeError where it would not be one."""
-    document, _ = _changed(_find(name_or_path), changes)
+    document, shown = read(find(name_or_path, FOLDERS), changes)
+    decode(document, shown)
     return to_toml(document)
 
 
-def _changed(path: Path, changes: Sequence[str]) -> tuple[dict[str, Any], str]:
-    """The document of a recipe with changes, checked, and its name for complaints."""
+def read(path: Path, changes: Sequence[str] = ()) -> tuple[dict[str, Any], str]:
+    """The document at `path` with the changes made, and how a complaint names it. Raises RecipeError."""
     try:
-        text = path.read_text(encoding="utf-8")
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as failure:
         raise RecipeError(f"The recipe {path} cannot be read: {failure}.") from None
-    try:
-        document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as failure:
         raise RecipeError(f"The recipe {path} is not TOML: {failure}.") from None
-    shown = str(path) if path.parent not in FOLDERS else f"recipes/{path.name}"
+    ours = next((folder for folder in FOLDERS if path.is_relative_to(folder)), None)
+    shown = f"recipes/{path.relative_to(ours)}" if ours else str(path)
     for change in changes:
         _apply(document, change)
     if changes:
         shown += f" with {', '.join(f'--set {change}' for change in changes)}"
-    decode(document, shown)
     return document, shown
 
 
@@ -172,7 +172,7 @@ def decode(document: dict[str, Any], shown: str) -> Recipe:
     try:
         return msgspec.convert(document, type=Recipe)
     except msgspec.ValidationError as failure:
-        raise RecipeError(f"{shown}: {_explain(str(failure))}") from None
+        raise RecipeError(f"{shown}: {explain(str(failure), _SECTIONS)}") from None
 
 
 def to_toml(document: dict[str, Any]) -> str:
@@ -182,16 +182,17 @@ def to_toml(document: dict[str, Any]) -> str:
     return "\n".join(lines).strip() + "\n"
 
 
-def _find(name_or_path: str) -> Path:
+def find(name_or_path: str, folders: Sequence[Path]) -> Path:
+    """The file of that name in one of `folders`, or at that path. Raises RecipeError."""
     given = Path(name_or_path)
     if given.suffix == ".toml" or given.parent != Path("."):
         if given.is_file():
             return given
         raise RecipeError(f"There is no recipe at {given}.")
-    for folder in FOLDERS:
+    for folder in folders:
         if (folder / f"{name_or_path}.toml").is_file():
             return folder / f"{name_or_path}.toml"
-    raise RecipeError(f"There is no recipe '{name_or_path}'.{_near(name_or_path, names())}")
+    raise RecipeError(f"There is no recipe '{name_or_path}'.{_near(name_or_path, names(folders))}")
 
 
 def _apply(document: dict[str, Any], change: str) -> None:
@@ -231,14 +232,14 @@ _SECTIONS: dict[str, type[msgspec.Struct]] = {
 }
 
 
-def _explain(complaint: str) -> str:
-    """msgspec's complaint as a sentence that names section and key."""
+def explain(complaint: str, sections: Mapping[str, type[msgspec.Struct]]) -> str:
+    """msgspec's complaint as a sentence that names section and key; `sections` has the type of each, "" the whole."""
     found = _PATH.search(complaint)
     path = found[1] if found else ""
     what = complaint[: found.start()] if found else complaint
     section = path.split(".")[0].split("[")[0]
     if unknown := re.match(r"Object contains unknown field `(.*)`", what):
-        known = [field.name for field in msgspec.structs.fields(_SECTIONS.get(section, ZoneConfig))]
+        known = [field.name for field in msgspec.structs.fields(sections.get(section, ZoneConfig))]
         if path.startswith("local.zones"):
             known = [field.name for field in msgspec.structs.fields(ZoneConfig)]
         where = f"[{path}] has no key" if path else "there is no section"
@@ -249,7 +250,7 @@ def _explain(complaint: str) -> str:
     if wrong := re.match(r"Expected `(.*)`, got `(.*)`$", what):
         return f"[{section}] {key} must be {_kind(wrong[1])}, not {_kind(wrong[2])}."
     if choice := re.match(r"Invalid enum value '(.*)'", what):
-        allowed = _choices(section, key)
+        allowed = _choices(sections, section, key)
         return f"[{section}] {key} is '{choice[1]}'; it must be one of {', '.join(allowed)}."
     return f"[{section}] {what}." if section else f"{what}."
 
@@ -259,8 +260,8 @@ def _kind(name: str) -> str:
             "array": "a list", "object": "a section"}.get(name, name)  # fmt: skip
 
 
-def _choices(section: str, key: str) -> list[str]:
-    hints = {field.name: field.type for field in msgspec.structs.fields(_SECTIONS[section])}
+def _choices(sections: Mapping[str, type[msgspec.Struct]], section: str, key: str) -> list[str]:
+    hints = {field.name: field.type for field in msgspec.structs.fields(sections[section])}
     found = hints.get(key)
     return [str(each) for each in getattr(found, "__args__", ())] if found is not Literal else []
 

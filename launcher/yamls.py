@@ -1,12 +1,15 @@
-"""Writes task_yamls/: what the cloud recipes render to. `python -m launcher.yamls` writes, with --check compares.
+"""Writes task_yamls/: what the cloud recipes and specs render to. `python -m launcher.yamls` writes, with --check
+compares.
 
-The run of a committed task is named like its recipe, and the bucket is left to be named at launch.
+The run of a committed task is named like its recipe, and the bucket is left to be named at launch; so is the gateway
+of a committed service.
 """
 
 import sys
 from pathlib import Path
 
-from launcher import launch, recipe
+from launcher import launch, recipe, serve, serve_spec
+from launcher.ledger import Ledger
 
 FOLDER = Path(__file__).resolve().parent.parent / "task_yamls"
 
@@ -19,6 +22,18 @@ def rendered() -> dict[str, str]:
         if named.recipe.machine.accelerators:
             prepared = launch.prepare(named, spot=True, infra=None, zones=(), max_price=None, run_id=name)
             texts[f"{name}.yaml"] = prepared.text
+    return texts | services()
+
+
+def services() -> dict[str, str]:
+    """The same of every spec that asks for an accelerator."""
+    texts = {}
+    for name in recipe.names(serve_spec.FOLDERS):
+        named = serve_spec.load(name)
+        if named.spec.machine.accelerators:
+            # No run is served by a spec that comes with vlaunch, so no ledger is read.
+            prepared = serve.prepare(named, Ledger(FOLDER), service=name)
+            texts[f"{name}.service.yaml"] = prepared.text
     return texts
 
 

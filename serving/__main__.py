@@ -8,6 +8,7 @@ import asyncio
 import os
 import signal
 import sys
+from pathlib import Path
 
 import msgspec
 
@@ -18,11 +19,17 @@ from serving.logs import to_standard_error
 
 async def gateway(config: GatewayConfig) -> None:
     from serving.gateway import Gateway
+    from serving.moderation import Moderation
+    from serving.page import Page
 
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     running = Gateway(config)
+    moderation = Moderation(config.moderation)
+    running.guards.append(moderation.guard)
+    if config.page:
+        Page(running, Path(config.page_folder) if config.page_folder else None)
     try:
         await running.start()
     except OSError as failure:
@@ -30,6 +37,7 @@ async def gateway(config: GatewayConfig) -> None:
         raise ServingError(f"The gateway cannot listen on {config.host}:{config.port}: {failure.strerror}.") from None
     await stop.wait()
     await running.stop()
+    await moderation.close()
 
 
 async def worker(config: WorkerConfig) -> None:

@@ -4,6 +4,7 @@ import hashlib
 import os
 import secrets
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 
@@ -47,6 +48,48 @@ class WorkerToken(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
     models: tuple[str, ...] = ("*",)
     """Models its workers may claim: names, or patterns with `*`."""
+
+
+class ModerationRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One `[[moderation]]` entry: what looks at requests before a model does. Every entry of a model must agree."""
+
+    name: str
+    """Shown in logs."""
+
+    kind: Literal["words", "openai", "classifier"]
+    """A list of words; OpenAI's moderation endpoint or one of its form; a text classifier that answers
+    `{"inputs": text}` with labels and scores."""
+
+    models: tuple[str, ...] = ("*",)
+    """Names, or patterns with `*`."""
+
+    words: str = ""
+    """For `words`: a file, a word or phrase a line; a line that starts with # is a comment."""
+
+    url: str = "https://api.openai.com/v1/moderations"
+    model: str = "omni-moderation-latest"
+    """For `openai`."""
+
+    key_variable: str = ""
+    """The environment variable with the key that `url` wants; empty is none."""
+
+    labels: tuple[str, ...] = ()
+    """For `classifier`: the labels that flag a text..."""
+
+    threshold: float = 0.5
+    """...from this score on."""
+
+    timeout_seconds: float = 5.0
+    when_down: Literal["closed", "open"] = "closed"
+    """While it gives no verdict: nothing is let through, or everything is, and the log says so."""
+
+    def __post_init__(self) -> None:
+        if self.kind == "words" and not self.words:
+            raise ValueError(f"moderation '{self.name}' is a list of words, and 'words' names no file")
+        if self.kind == "classifier" and not self.labels:
+            raise ValueError(f"moderation '{self.name}' is a classifier, and 'labels' names none that flags a text")
+        if self.timeout_seconds <= 0:
+            raise ValueError(f"timeout_seconds of moderation '{self.name}' must be above 0")
 
 
 class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -103,6 +146,15 @@ class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     audit_contents: bool = False
     """Whether those lines hold what was asked and answered."""
 
+    moderation: tuple[ModerationRule, ...] = ()
+    """What looks at requests before a model does."""
+
+    page: bool = True
+    """Whether the chat page is at `/`."""
+
+    page_folder: str = ""
+    """Where the page writes down votes, and conversations whose person agreed; empty is nowhere."""
+
     def __post_init__(self) -> None:
         seconds = ("lost_seconds", "first_token_seconds", "stall_seconds", "queue_seconds", "client_seconds")
         for name in (*seconds, "body_megabytes", "connection_limit"):
@@ -145,6 +197,9 @@ class WorkerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
     notice_url: str = ""
     """An address that answers 200 once the machine is about to be taken away (a cloud's metadata server)."""
+
+    ready_file: str = ""
+    """A file that is there while a gateway has this worker and its engine is well; empty is none."""
 
     leave_seconds: float = 25.0
     """When told to leave, how long answers under way may take to move or end."""

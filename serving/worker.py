@@ -9,6 +9,7 @@ import os
 import random
 import socket
 import time
+from pathlib import Path
 
 import aiohttp
 import msgspec
@@ -90,7 +91,18 @@ class Worker:
                 for plug in self.plugs:
                     plug.beat()
             self.waiting = await self.engine.waiting() if healthy else 0
+            self._show_ready()
             await asyncio.sleep(LOOK_SECONDS)
+
+    def _show_ready(self) -> None:
+        """Keep the file by which whoever started this worker knows that requests can come."""
+        if not self.config.ready_file:
+            return
+        path = Path(self.config.ready_file)
+        if self.healthy and not self.leaving and any(plug.is_in for plug in self.plugs):
+            path.touch()
+        else:
+            path.unlink(missing_ok=True)
 
     async def _notice(self) -> None:
         """Ask the cloud's metadata server whether the machine is to be taken away."""
@@ -212,6 +224,11 @@ class Plug:
         speed = (tokens - said) / max(now - before, 0.01)
         elsewhere = sum(len(plug.tasks) for plug in worker.plugs if plug is not self)
         self.send(wire.Beat(worker.healthy, elsewhere, worker.waiting, speed))
+
+    @property
+    def is_in(self) -> bool:
+        """Whether the gateway has this worker now."""
+        return self.was_in and self._socket is not None
 
     async def hang_up(self) -> None:
         if self._socket is not None:

@@ -48,6 +48,8 @@ PURE = (
     "launcher/forecast.py",
     "launcher/lines.py",
     "launcher/machines.py",
+    "launcher/serve_plan.py",
+    "launcher/serve_yaml.py",
     "launcher/report.py",
     "market/offers.py",
     "market/availability.py",

@@ -13,6 +13,8 @@ import click
 # command -> (module under launcher.cli, attribute, one line of help); read without importing any of them.
 COMMANDS: dict[str, tuple[str, str, str]] = {
     "train": ("train", "train", "Fine-tune a model by a recipe."),
+    "serve": ("serve", "serve", "Serve models on spot replicas behind one address."),
+    "down": ("down", "down", "Take services down."),
     "status": ("status", "status", "How runs stand."),
     "logs": ("logs", "logs", "What a run has said."),
     "data": ("data", "data", "Raw chats to training conversations."),

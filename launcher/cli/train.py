@@ -8,8 +8,13 @@ import click
 from launcher.cli.completion import recipes, run_ids
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rich.table import Table
+
     from launcher.ledger import Ledger
     from launcher.plan import Plan
+    from market.offers import Offer
 
 
 @click.command()
@@ -105,20 +110,26 @@ def _follow(run_id: str, ledger: "Ledger", *, detach: bool, as_json: bool) -> No
     click.echo(f"{run_id} has finished; what it cost: vlaunch cost report {run_id}")
 
 
-def _show_plan(plan: "Plan", name: str) -> None:
-    """To standard error, so that --dry-run's output is the task alone."""
-    from rich.console import Console
+def offers_table(title: str, offers: "Sequence[Offer]") -> "Table":
+    """Places, machines and prices, for whatever is to be launched."""
     from rich.table import Table
 
-    console = Console(file=sys.stderr, highlight=False)
-    table = Table(title=f"{name}: where it may run, cheapest first", title_justify="left")
+    table = Table(title=title, title_justify="left")
     table.add_column("place", overflow="fold")
     table.add_column("machine", overflow="fold")
     table.add_column("$/hour", justify="right")
-    for offer in plan.offers:
+    for offer in offers:
         machine = f"{offer.accelerator}:{offer.accelerator_count}" if offer.accelerator else offer.instance_type
         table.add_row(offer.place, machine, f"{offer.usd_per_hour:.2f}")
-    console.print(table)
+    return table
+
+
+def _show_plan(plan: "Plan", name: str) -> None:
+    """To standard error, so that --dry-run's output is the task alone."""
+    from rich.console import Console
+
+    console = Console(file=sys.stderr, highlight=False)
+    console.print(offers_table(f"{name}: where it may run, cheapest first", plan.offers))
     for title, estimate in (("expected", plan.estimate), ("on demand", plan.on_demand_estimate)):
         if estimate is not None:
             usd, hours = estimate.usd, estimate.hours
