@@ -9,6 +9,7 @@ import asyncio
 import copy
 import importlib.util
 import json
+import os
 import random
 import re
 import sys
@@ -25,7 +26,7 @@ from tests.serving_parts import Parts, free_port, parts, wait_for_workers
 
 MODEL = "smollm2"
 GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
-TOKENS = 32
+TOKENS = 24
 SUBJECTS = (
     "a river", "the moon", "bread", "a bicycle", "winter",
     "copper", "chess", "a lighthouse", "honey", "the number seven",
@@ -61,7 +62,9 @@ def make_model(folder: Path) -> None:
 def start_engine(serving: Parts, name: str, model: Path) -> str:
     port = free_port()
     command = [str(Path(sys.executable).parent / "transformers"), "serve", str(model), "--device", "cpu"]
-    serving.start(name, [*command, "--host", "127.0.0.1", "--port", str(port)])
+    # One thread each: two engines that fight over the cores wait for each other most of the time.
+    variables = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    serving.start(name, [*command, "--host", "127.0.0.1", "--port", str(port)], variables)
     return f"http://127.0.0.1:{port}"
 
 

@@ -1,4 +1,4 @@
-"""How a request is put to an engine, from the beginning or from the middle of its answer. Pure but for the template.
+"""How a request is put to an engine, from the beginning or from the middle of its answer. Pure.
 
 What engines understand differs (`kind`):
     vllm           gives token ids and takes them as a prompt: the very same tokens go on
@@ -7,31 +7,15 @@ What engines understand differs (`kind`):
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from serving.seam import Overlap, Whitespace, safe_pieces
 from serving.wire import Begin
 
-
-class Template:
-    """A model's chat template and tokenizer, where the engine cannot be told to go on itself."""
-
-    def __init__(self, where: str) -> None:
-        from transformers import AutoTokenizer
-
-        self.tokenizer: Any = AutoTokenizer.from_pretrained(where)
-
-    def render(self, messages: list[dict[str, Any]], options: dict[str, Any]) -> str:
-        """The prompt of a conversation, without the beginning-of-text mark the engine adds itself."""
-        text: str = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, **options)
-        mark = self.tokenizer.bos_token
-        adds_mark = mark and self.tokenizer("").input_ids[:1] == [self.tokenizer.bos_token_id]
-        return text.removeprefix(mark) if adds_mark else text
-
-    def count(self, text: str) -> int:
-        return len(self.tokenizer(text).input_ids)
+if TYPE_CHECKING:
+    from serving.template import Template
 
 
 class Asking(msgspec.Struct, kw_only=True):
@@ -57,7 +41,7 @@ def is_sampled(body: dict[str, Any]) -> bool:
     return bool(body.get("temperature")) and body.get("top_k") != 1
 
 
-def ask(begin: Begin, engine_model: str, kind: str, template: Template | None, *, again: bool = True) -> Asking:
+def ask(begin: Begin, engine_model: str, kind: str, template: "Template | None", *, again: bool = True) -> Asking:
     """The request for `begin`. `again` is whether the engine is made to say the last word again, to check the seam."""
     body: dict[str, Any] = msgspec.json.decode(begin.body)
     body["model"] = engine_model
@@ -91,7 +75,7 @@ def _by_ids(begin: Begin, body: dict[str, Any]) -> Asking:
     return Asking(endpoint="completions", body=body, prefix_tokens=said, prompt_tokens=len(begin.prompt_ids))
 
 
-def _by_text(begin: Begin, body: dict[str, Any], kind: str, template: Template | None, *, again: bool) -> Asking:
+def _by_text(begin: Begin, body: dict[str, Any], kind: str, template: "Template | None", *, again: bool) -> Asking:
     pieces = safe_pieces(begin.said) if again else len(begin.said)
     prefix, said = "".join(begin.said[:pieces]), "".join(begin.said)
     overlap = Overlap(said[len(prefix) :])

@@ -4,20 +4,25 @@ import asyncio
 import logging
 import re
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import aiohttp
 import msgspec
 
 from serving import wire
-from serving.asking import Asking, Template, ask
+from serving.asking import Asking, ask
 from serving.config import WorkerConfig
-from serving.errors import ServingError
-from serving.reading import EngineFailed, NotText, Reading, events, refusal, renamed, renamed_document
+from serving.errors import EngineFailed
+from serving.reading import NotText, Reading, events, refusal, renamed, renamed_document
 from serving.seam import SeamBroken
+
+if TYPE_CHECKING:
+    from serving.template import Template
 
 log = logging.getLogger("serving.engine")
 
+LONGEST_DOCUMENT_BYTES = wire.LONGEST_BYTES * 3 // 4
+"""Beside other records in a message."""
 LOOK_SECONDS = 5.0
 """How long the engine may take to say how it is; it answers nothing while it loads."""
 WAITING = re.compile(rb"^(?:vllm:num_requests_waiting|llamacpp:requests_deferred)(?:\{[^}]*\})? ([0-9.e+]+)", re.M)
@@ -36,7 +41,7 @@ class Engine:
         self.names = {ours: theirs or ours for ours, _, theirs in pairs}
         """Our names of its models, and its own."""
         self.guess = not any(theirs for _, _, theirs in pairs)
-        self.templates: dict[str, Template | None] = {}
+        self.templates: dict[str, Template] = {}
         self.tokens = 0
         """Said since the engine was first asked."""
         self._session: aiohttp.ClientSession | None = None
@@ -95,8 +100,10 @@ class Engine:
             api = await self._get("/openapi.json")
             self.kind = "vllm" if "vllm" in models.values() else "transformers" if b'"/load_model"' in api else "openai"
         if self.kind == "transformers":
+            from serving.template import load
+
             for name in set(self.names.values()):
-                self.templates[name] = await asyncio.to_thread(_load, self.tokenizer or name)
+                self.templates[name] = await asyncio.to_thread(load, self.tokenizer or name)
         log.info("engine is up", extra={"engine": self.url, "kind": self.kind, "models": self.names})
 
     async def answer(self, begin: wire.Begin, send: Send) -> None:
@@ -153,6 +160,10 @@ class Engine:
                 return
             if begin.mode == "whole":
                 body = renamed_document(await response.read(), begin)
+                if len(body) > LONGEST_DOCUMENT_BYTES:
+                    # Nobody else's document is smaller, so this is not for another worker to try.
+                    send(wire.Whole(begin.request, 413, refusal(b"The answer is too large; ask for less at a time.")))
+                    return
                 send(wire.Whole(begin.request, response.status, body))
                 return
             await self._pass_on(begin, response, send)
@@ -182,16 +193,6 @@ class Engine:
             send(wire.Failed(begin.request, f"the engine answered {response.status}: {said}"))
         else:
             send(wire.Whole(begin.request, response.status, refusal(body)))
-
-
-def _load(where: str) -> Template:
-    try:
-        return Template(where)
-    except (OSError, ValueError, ImportError) as failure:
-        first = str(failure).partition("\n")[0]
-        raise ServingError(
-            f"The chat template of {where} cannot be loaded ({first}); name its folder by --tokenizer."
-        ) from None
 
 
 def _list_models(body: bytes) -> dict[str, str]:

@@ -9,6 +9,10 @@ class ServingError(Exception):
     """Serving cannot start or go on; the text is one sentence for a person."""
 
 
+class EngineFailed(Exception):
+    """A worker's engine did not answer as it should; somebody else's may."""
+
+
 class ApiError(Exception):
     """What a client is told, in OpenAI's form.
 

@@ -176,6 +176,9 @@ class Gateway:
         metrics.duration.labels(model, key.name).observe(self.clock() - exchange.began)
         metrics.tokens.labels(model, key.name, "prompt").inc(answer.prompt_tokens)
         metrics.tokens.labels(model, key.name, "completion").inc(answer.tokens)
+        first = exchange.first_token_at
+        if answer.tokens and first is not None and self.clock() > first:
+            metrics.speed.labels(model, key.name).observe(answer.tokens / (self.clock() - first))
         self.limits.spend(key, answer.prompt_tokens + answer.tokens)
         self.audit.write(exchange, code)
 

@@ -16,7 +16,6 @@ from serving.pool import Member, Registry
 log = logging.getLogger("serving.links")
 
 HELLO_SECONDS = 5.0
-LONGEST_MESSAGE_BYTES = 16 * 1024 * 1024
 MOST_MODELS = 100
 MOST_UNREAD = 50_000
 """Records of one answer a client may leave untaken before it is cut off."""
@@ -149,7 +148,7 @@ class Links:
             what = f"with the API key '{key.name}'" if key else "with a wrong token" if token else "without a token"
             self._refuse(request, f"a worker tried to register {what}")
             return web.json_response({"error": {"message": "The registration token is wrong."}}, status=401)
-        socket = web.WebSocketResponse(max_msg_size=LONGEST_MESSAGE_BYTES, compress=False)
+        socket = web.WebSocketResponse(max_msg_size=wire.LONGEST_BYTES, compress=False)
         await socket.prepare(request)
         try:
             async with asyncio.timeout(HELLO_SECONDS):

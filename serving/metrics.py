@@ -9,6 +9,8 @@ from serving.pool import Registry
 
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 
+SPEEDS = (1.0, 2.5, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 1000.0)
+
 
 class Metrics:
     """Counters of one gateway; a registry of its own, so that two gateways in a process do not add up."""
@@ -30,6 +32,9 @@ class Metrics:
         self.retries = counter("retries", "Requests begun again elsewhere before their first token.")
         self.first_token = histogram("first_token_seconds", "From the request to the first token sent.")
         self.duration = histogram("request_seconds", "From the request to the last byte.")
+        self.speed = Histogram(
+            "vlaunch_answer_tokens_per_second", "Of one answer.", labels, registry=self.registry, buckets=SPEEDS
+        )
         self.refused = Counter("vlaunch_refused_registrations", "Workers refused.", registry=self.registry)
         self.gap = histogram("failover_gap_seconds", "From a worker's loss to the next token.")
 

@@ -6,6 +6,7 @@ import msgspec
 
 from serving import wire
 from serving.asking import Asking, stops
+from serving.errors import EngineFailed
 from serving.seam import Stop
 
 AFTER_STOP = 4
@@ -48,10 +49,6 @@ class Chunk(msgspec.Struct):
 
 _decode = msgspec.json.Decoder(Chunk).decode
 _encode = msgspec.json.encode
-
-
-class EngineFailed(Exception):
-    """The engine said so, or its stream ended early."""
 
 
 class NotText(Exception):

@@ -11,6 +11,9 @@ PATH = "/worker"
 REFUSED = 4403
 """Close code of a connection whose token or models were refused; the reason says which."""
 
+LONGEST_BYTES = 64 * 1024 * 1024
+"""Of a message, either way."""
+
 BEAT_SECONDS = 0.25
 """A worker says how it is so often, and whatever it says counts as a sign of life."""
 

@@ -27,7 +27,6 @@ LONGEST_PAUSE_SECONDS = 0.5
 REFUSED_PAUSE_SECONDS = 5.0
 LOOK_SECONDS = 0.5
 NOTICE_SECONDS = 1.0
-LONGEST_MESSAGE_BYTES = 64 * 1024 * 1024
 
 
 class Worker:
@@ -152,7 +151,7 @@ class Plug:
         headers = {"Authorization": f"Bearer {self.worker.config.token}"}
         try:
             async with self.worker.engine.session.ws_connect(
-                self.url, headers=headers, heartbeat=5.0, max_msg_size=LONGEST_MESSAGE_BYTES
+                self.url, headers=headers, heartbeat=5.0, max_msg_size=wire.LONGEST_BYTES
             ) as opened:
                 return await self._serve(opened)
         except aiohttp.WSServerHandshakeError as failure:

@@ -5,8 +5,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from serving.asking import Asking, Template, ask
-from serving.reading import EngineFailed, NotText, Reading
+from serving.asking import Asking, ask
+from serving.errors import EngineFailed
+from serving.reading import NotText, Reading
+from serving.template import Template
 from serving.wire import Begin, End, Events, Text
 
 

@@ -4,13 +4,14 @@ import json
 import re
 import signal
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
-from tests.serving_parts import Parts, parts, wait_for_workers
+from tests.serving_parts import Parts, free_port, parts, wait_for_workers
 
 TOKENS = 60
 EXPECTED = [f"t{number}" for number in range(TOKENS)]
@@ -56,13 +57,13 @@ def two_workers(serving: Parts, *flags: str, **settings: Any) -> str:
     return gateway
 
 
-def serving_it(gateway: str, serving: Parts) -> str:
-    """The worker that has the stream: the only one whose engine runs something."""
+def running(serving: Parts) -> str:
+    """The worker whose engine runs something; empty where none does."""
     for name in ("one", "two"):
         port = serving.processes[f"engine-{name}"].args[2]  # type: ignore[index]
         if re.search(r"running\{.*\} 1", httpx.get(f"http://127.0.0.1:{port}/metrics").text):
             return name
-    raise AssertionError("no engine runs anything")
+    return ""
 
 
 @pytest.mark.parametrize("flags", [(), ("--vllm",)], ids=["by text", "by token ids"])
@@ -72,7 +73,7 @@ def test_a_killed_part_is_not_seen_in_the_stream(tmp_path: Path, flags: tuple[st
         gateway = two_workers(serving, *flags)
         stream = Stream(gateway, stream_options={"include_usage": True}, temperature=0)
         stream.enough.wait(30)
-        serving.kill(victim + serving_it(gateway, serving))
+        serving.kill(victim + running(serving))
         stream.join(30)
         assert stream.tokens == EXPECTED
         assert stream.done
@@ -91,7 +92,7 @@ def test_a_part_that_stands_still_is_not_seen_in_the_stream(tmp_path: Path, vict
         gateway = two_workers(serving, stall_seconds=1.0)
         stream = Stream(gateway)
         stream.enough.wait(30)
-        serving.processes[victim + serving_it(gateway, serving)].send_signal(signal.SIGSTOP)
+        serving.processes[victim + running(serving)].send_signal(signal.SIGSTOP)
         stream.join(30)
         assert stream.tokens == EXPECTED
         assert stream.done
@@ -102,7 +103,7 @@ def test_a_worker_told_to_leave_hands_over_and_ends(tmp_path: Path) -> None:
         gateway = two_workers(serving)
         stream = Stream(gateway)
         stream.enough.wait(30)
-        leaving = serving_it(gateway, serving)
+        leaving = running(serving)
         serving.kill(leaving, signal.SIGTERM)
         assert not stream.done, "it waited for the answer instead of handing it over"
         assert serving.processes[leaving].returncode == 0
@@ -116,7 +117,7 @@ def test_what_cannot_go_on_ends_with_an_error_event(tmp_path: Path) -> None:
         tool = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}
         stream = Stream(gateway, tools=[tool])
         stream.enough.wait(30)
-        serving.kill(serving_it(gateway, serving))
+        serving.kill(running(serving))
         stream.join(30)
         assert stream.events[-1]["error"]["code"] == "worker_lost"
         assert "it may call tools" in stream.events[-1]["error"]["message"]
@@ -135,3 +136,36 @@ def test_a_lone_worker_that_comes_back_goes_on(tmp_path: Path) -> None:
         serving.worker("one", (gateway,), engine)
         stream.join(30)
         assert stream.tokens == EXPECTED
+
+
+def test_a_gateway_that_was_killed_has_its_workers_again_and_the_other_serves_meanwhile(tmp_path: Path) -> None:
+    with parts(tmp_path) as serving:
+        ports = (free_port(), free_port())
+        gateways = tuple(serving.gateway(f"gateway-{port}", port=port) for port in ports)
+        for name in ("one", "two"):
+            serving.worker(name, gateways, serving.engine(f"engine-{name}"))
+        for gateway in gateways:
+            wait_for_workers(gateway, 2)
+        serving.kill(f"gateway-{ports[0]}")
+        stream = Stream(gateways[1])
+        serving.gateway(f"gateway-{ports[0]}", port=ports[0])
+        # Asked at once: the model is unknown until its workers have connected again, and that is waited for.
+        body = {"model": "dummy", "messages": [{"role": "user", "content": "x"}], "max_tokens": 1}
+        assert httpx.post(f"{gateways[0]}/v1/chat/completions", json=body, timeout=60).status_code == 200
+        wait_for_workers(gateways[0], 2)
+        stream.join(30)
+        assert stream.tokens == EXPECTED
+
+
+def test_an_answer_that_is_collected_survives_as_well(tmp_path: Path) -> None:
+    with parts(tmp_path) as serving:
+        gateway = two_workers(serving)
+        body = {"model": "dummy", "messages": [{"role": "user", "content": "itl=30 x"}], "max_tokens": TOKENS}
+        with ThreadPoolExecutor() as pool:
+            answer = pool.submit(httpx.post, f"{gateway}/v1/chat/completions", json=body, timeout=60)
+            while not (busy := running(serving)):
+                pass
+            serving.kill(busy)
+            document = answer.result().json()
+        assert document["choices"][0]["message"]["content"].split() == EXPECTED
+        assert document["usage"]["completion_tokens"] == TOKENS

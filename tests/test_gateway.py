@@ -6,6 +6,7 @@ from pathlib import Path
 import httpx
 import openai
 import pytest
+from pydantic import SecretStr
 
 from tests.serving_parts import Parts, parts, wait_for_workers
 
@@ -80,6 +81,19 @@ def test_more_than_one_choice_is_passed_on_from_the_engine(client: openai.OpenAI
         model="dummy", messages=[{"role": "user", "content": "x"}], max_tokens=2, n=3
     )
     assert [choice.message.content for choice in answer.choices] == [" t0 t1"] * 3
+
+
+def test_langchains_client_works_unchanged(gateway: str) -> None:
+    from langchain_openai import ChatOpenAI
+
+    model = ChatOpenAI(
+        model="dummy", base_url=f"{gateway}/v1", api_key=SecretStr("none"), max_completion_tokens=3, stream_usage=True
+    )
+    assert model.invoke("hello").content == " t0 t1 t2"
+    pieces = list(model.stream("hello"))
+    assert "".join(str(piece.content) for piece in pieces) == " t0 t1 t2"
+    usage = [piece.usage_metadata for piece in pieces if piece.usage_metadata]
+    assert [(each["input_tokens"], each["output_tokens"]) for each in usage] == [(1, 3)]
 
 
 def test_an_unknown_model_is_its_own_error(client: openai.OpenAI) -> None:
