@@ -10,16 +10,18 @@ what may be deleted. Pure: it never touches a store.
     <run>/model/...                                 the model's configuration and tokenizer
     <run>/checkpoints/00000120-0003/rank-00000.bin  one file a rank, and `metadata.bin`
     <run>/checkpoints/00000120-0003/manifest.json   written last; a checkpoint without it does not exist
+    <run>/readers/00000120-0003/<token>             somebody is loading that checkpoint; until the time inside
     <run>/export/...                                the Hugging Face folder
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 import msgspec
 
 MANIFEST = "manifest.json"
 _CHECKPOINT = re.compile(r"^checkpoints/(\d{8})-(\d{4})/(.+)$")
+_READER = re.compile(r"^readers/(\d{8})-(\d{4})/(.+)$")
 _ATTEMPT = re.compile(r"^attempts/(\d{4})$")
 
 
@@ -64,6 +66,11 @@ def event_name(attempt: int, sequence: int) -> str:
     return f"events/{attempt:04d}-{sequence:06d}.json"
 
 
+def attempt_of_event(name: str) -> int:
+    """The attempt whose event it is."""
+    return int(name.removeprefix("events/").partition("-")[0])
+
+
 def metrics_name(attempt: int, part: int) -> str:
     return f"metrics/{attempt:04d}-{part:06d}.jsonl"
 
@@ -86,18 +93,38 @@ def committed(names: Iterable[str]) -> list[Checkpoint]:
     return sorted((c for c, files in _by_checkpoint(names).items() if MANIFEST in files), reverse=True)
 
 
-def deletable(names: Iterable[str], *, keep: int, attempt: int, saving: Checkpoint | None = None) -> list[str]:
-    """What attempt `attempt` may delete: committed checkpoints beyond the newest `keep`, and unfinished ones of
-    dead attempts and its own, but for the one being saved. Files of a newer attempt are never in the list.
+def deletable(
+    names: Iterable[str],
+    *,
+    keep: int,
+    attempt: int,
+    saving: Checkpoint | None = None,
+    damaged: Collection[Checkpoint] = (),
+    loading: Collection[Checkpoint] = (),
+) -> list[str]:
+    """What attempt `attempt` may delete: committed checkpoints beyond the newest `keep` whole ones, and unfinished
+    ones of dead attempts and its own, but for the one being saved. A checkpoint known to be `damaged` does not count
+    as one of those kept. Files of a newer attempt, and of a checkpoint that somebody is `loading`, are never in the
+    list.
 
     A manifest comes before the files it names, so that a deletion cut short leaves no committed torso.
     """
     names = list(names)
-    kept = set(committed(names)[:keep])
+    kept = {each for each in committed(names) if each not in damaged}
+    kept = set(sorted(kept, reverse=True)[:keep])
     doomed: list[str] = []
     for checkpoint, files in sorted(_by_checkpoint(names).items()):
-        if checkpoint in kept or checkpoint == saving or checkpoint.attempt > attempt:
+        if checkpoint in kept or checkpoint == saving or checkpoint.attempt > attempt or checkpoint in loading:
             continue
         manifest_first = sorted(files, key=lambda name: (name != MANIFEST, name))
         doomed += [checkpoint.prefix + name for name in manifest_first]
     return doomed
+
+
+def reader_name(checkpoint: Checkpoint, token: str) -> str:
+    return f"readers/{checkpoint.step:08d}-{checkpoint.attempt:04d}/{token}"
+
+
+def being_read(names: Iterable[str]) -> dict[str, Checkpoint]:
+    """The readers' marks in a listing, each with the checkpoint it protects."""
+    return {name: Checkpoint(int(found[1]), int(found[2])) for name in names if (found := _READER.match(name))}

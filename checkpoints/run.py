@@ -4,19 +4,72 @@ Attempts are numbered by exclusive creation, so of two machines that start at on
 own, and the one with the lower number finds out that it is no longer wanted.
 """
 
+import contextlib
 import datetime
 import threading
+import uuid
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import msgspec
 
 from checkpoints import layout
+from checkpoints.layout import Checkpoint
 from checkpoints.stores import Store, StoreError
+
+_READERS_KEEP = datetime.timedelta(hours=2)
+"""For so long the mark of a reader that never took it away is respected."""
 
 
 def utc_now() -> str:
     """The time, UTC, ISO 8601 with milliseconds."""
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def newer(store: Store, number: int) -> int | None:
+    """The number of an attempt that has taken over the run in `store`, None while attempt `number` owns it."""
+    newest = layout.newest_attempt(entry.name for entry in store.list("attempts/"))
+    return newest if newest > number else None
+
+
+def lives(store: Store, before: int) -> list[float]:
+    """How long each attempt before `before` was at work, in seconds: from its beginning to its last event."""
+    last = {layout.attempt_of_event(name): name for name in sorted(entry.name for entry in store.list("events/"))}
+    found = []
+    for number in sorted(set(last) & set(range(1, before))):
+        began = msgspec.json.decode(store.read(layout.attempt_name(number)))["started_at"]
+        ended = msgspec.json.decode(store.read(last[number]))["at"]
+        parse = datetime.datetime.fromisoformat
+        found.append((parse(ended) - parse(began)).total_seconds())
+    return found
+
+
+@contextlib.contextmanager
+def reading(store: Store, checkpoint: Checkpoint) -> Iterator[None]:
+    """Whoever owns the run does not delete `checkpoint` meanwhile, nor for a while where the reader died."""
+    mark = layout.reader_name(checkpoint, uuid.uuid4().hex)
+    until = datetime.datetime.now(datetime.UTC) + _READERS_KEEP
+    store.create(mark, until.isoformat().encode())
+    try:
+        yield
+    finally:
+        store.delete([mark])
+
+
+def forget(store: Store, attempt: int, *, keep: int, damaged: Collection[Checkpoint] = ()) -> None:
+    """Delete what no longer serves, after a commit of attempt `attempt`; nothing where a newer one owns the run."""
+    if newer(store, attempt) is not None:
+        return
+    now = datetime.datetime.now(datetime.UTC)
+    loading: set[Checkpoint] = set()
+    for mark, checkpoint in layout.being_read(entry.name for entry in store.list("readers/")).items():
+        with contextlib.suppress(FileNotFoundError):  # the reader has just finished
+            if datetime.datetime.fromisoformat(store.read(mark).decode()) > now:
+                loading.add(checkpoint)
+            else:
+                store.delete([mark])
+    names = [entry.name for entry in store.list("checkpoints/")]
+    store.delete(layout.deletable(names, keep=keep, attempt=attempt, damaged=damaged, loading=loading))
 
 
 class Attempt:
@@ -29,6 +82,7 @@ class Attempt:
         self._parts = 0
         self._lines: list[bytes] = []
         self._lock = threading.Lock()
+        self._flushing = threading.Lock()
 
     @classmethod
     def begin(cls, store: Store, about: dict[str, Any]) -> "Attempt":
@@ -44,8 +98,7 @@ class Attempt:
 
     def newer(self) -> int | None:
         """The number of an attempt that has taken over the run, None while this one owns it."""
-        newest = layout.newest_attempt(entry.name for entry in self.store.list("attempts/"))
-        return newest if newest > self.number else None
+        return newer(self.store, self.number)
 
     def event(self, kind: str, **facts: Any) -> None:
         """Record what happened; durable when this returns."""
@@ -61,16 +114,17 @@ class Attempt:
             self._lines.append(msgspec.json.encode(line))
 
     def flush(self) -> None:
-        """Write the noted lines as one object. Called now and then, so that a bucket sees few small objects."""
-        with self._lock:
-            lines, self._lines = self._lines, []
-            if not lines:
-                return
-            self._parts += 1
-            name = layout.metrics_name(self.number, self._parts)
-        try:
-            self.store.write(name, [b"\n".join(lines) + b"\n"])
-        except StoreError:
-            with self._lock:  # a later flush takes them along
-                self._lines = lines + self._lines
-            raise
+        """Write the noted lines as one object; when this returns, all that were noted before are durable."""
+        with self._flushing:
+            with self._lock:
+                lines, self._lines = self._lines, []
+                if not lines:
+                    return
+                self._parts += 1
+                name = layout.metrics_name(self.number, self._parts)
+            try:
+                self.store.write(name, [b"\n".join(lines) + b"\n"])
+            except StoreError:
+                with self._lock:  # a later flush takes them along
+                    self._lines = lines + self._lines
+                raise

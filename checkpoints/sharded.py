@@ -4,12 +4,12 @@ Every rank streams one file of raw tensor bytes from memory to the store; sizes 
 manifest that is written last. Knows nothing of training: a state is a dictionary of tensors.
 """
 
+import contextlib
 import hashlib
 import io
 import pickle
-import threading
-import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,30 +17,31 @@ import msgspec
 import torch
 import torch.distributed as dist
 import xxhash
-from torch.distributed.checkpoint._state_dict_stager import StateDictStager
-from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.default_planner import DefaultLoadPlanner
-from torch.distributed.checkpoint.metadata import Metadata, StorageMeta, TensorStorageMetadata
+from torch.distributed.checkpoint.metadata import Metadata, MetadataIndex, StorageMeta, TensorStorageMetadata
 from torch.distributed.checkpoint.planner import (
     LoadItemType,
     LoadPlan,
     LoadPlanner,
+    ReadItem,
     SavePlan,
     SavePlanner,
     WriteItem,
     WriteItemType,
 )
-from torch.distributed.checkpoint.state_dict_saver import save as save_state
 from torch.distributed.checkpoint.storage import StorageReader, StorageWriter, WriteResult
 from torch.futures import Future
 
 from checkpoints import layout
 from checkpoints.layout import Checkpoint, FileSum, Manifest
-from checkpoints.run import Attempt, utc_now
-from checkpoints.stores import Store, StoreError
+from checkpoints.run import reading
+from checkpoints.stores import Store
 
 BLOCK_BYTES = 8 << 20
 METADATA = "metadata.bin"
+_BLOCKS_AT_ONCE = 4
+_BLOCKS_AHEAD = 8
+"""Blocks of a checkpoint that a rank holds or fetches while it places another: 64 MB."""
 
 State = dict[str, Any]
 
@@ -56,6 +57,21 @@ class _Place:
     file: str
     offset: int
     length: int
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """What is read of a file for one item of a plan, and what it is: a tensor of `sizes`, or bytes without a dtype."""
+
+    file: str
+    offset: int
+    length: int
+    sizes: torch.Size
+    dtype: torch.dtype | None
+
+    @property
+    def place_key(self) -> tuple[str, int]:
+        return self.file, self.offset
 
 
 class _Summed:
@@ -169,6 +185,7 @@ class StoreReader(StorageReader):
         self.manifest = manifest
         self._metadata: Metadata | None = None
         self._cached: tuple[str, int, bytes] = ("", -1, b"")
+        self._ahead: _Ahead | None = None
 
     def reset(self, checkpoint_id: Any = None) -> None: ...
 
@@ -187,36 +204,67 @@ class StoreReader(StorageReader):
         return plans
 
     def read_data(self, plan: LoadPlan, planner: LoadPlanner) -> Future[None]:
-        assert self._metadata is not None
-        places: dict[Any, _Place] = self._metadata.storage_data
-        # In the order of the file, so that a block is fetched once.
-        for item in sorted(plan.items, key=lambda item: _place_key(places[item.storage_index])):
-            place = places[item.storage_index]
-            data = self.bytes_of(place.file, place.offset, place.length)
-            if item.type == LoadItemType.BYTE_IO:
-                planner.load_bytes(item, io.BytesIO(data))
-                continue
-            stored = self._tensor(item.storage_index, data)
-            for dim, (start, length) in enumerate(zip(item.storage_offsets, item.lengths, strict=True)):
-                stored = stored.narrow(dim, start, length)
-            target = planner.resolve_tensor(item).detach()
-            target.copy_(stored)
-            planner.commit_tensor(item, target)
+        # In the order of the files, so that a block is fetched once, and the next ones while this one is placed.
+        pieces = sorted(((self._piece(item), item) for item in plan.items), key=lambda pair: pair[0].place_key)
+        wanted = [block for piece, _ in pieces for block in self._blocks(piece.file, piece.offset, piece.length)]
+        with ThreadPoolExecutor(_BLOCKS_AT_ONCE, thread_name_prefix="read-ahead") as pool:
+            self._ahead = _Ahead(self._fetch, list(dict.fromkeys(wanted)), pool)
+            try:
+                for piece, item in pieces:
+                    self._place(piece, item, planner)
+            finally:
+                self._ahead.cancel()
+                self._ahead = None
         done: Future[None] = Future()
         done.set_result(None)
         return done
+
+    def _piece(self, item: ReadItem) -> "_Piece":
+        """What has to be read for `item`: of a stored tensor only the rows that this rank needs."""
+        assert self._metadata is not None
+        place: _Place = self._metadata.storage_data[item.storage_index]
+        if item.type == LoadItemType.BYTE_IO:
+            return _Piece(place.file, place.offset, place.length, torch.Size(), None)
+        about = self._metadata.state_dict_metadata[item.storage_index.fqn]
+        assert isinstance(about, TensorStorageMetadata)
+        sizes = _stored_sizes(about, item.storage_index)
+        if not sizes or not place.length:
+            return _Piece(place.file, place.offset, place.length, sizes, about.properties.dtype)
+        row = place.length // sizes[0]
+        first, rows = item.storage_offsets[0], item.lengths[0]
+        return _Piece(
+            place.file, place.offset + first * row, rows * row, torch.Size((rows, *sizes[1:])), about.properties.dtype
+        )
+
+    def _place(self, piece: "_Piece", item: ReadItem, planner: LoadPlanner) -> None:
+        data = self.bytes_of(piece.file, piece.offset, piece.length)
+        if piece.dtype is None:
+            planner.load_bytes(item, io.BytesIO(data))
+            return
+        stored = torch.frombuffer(data, dtype=piece.dtype) if data else torch.empty(0, dtype=piece.dtype)
+        stored = stored.reshape(piece.sizes)
+        for dim in range(1, len(piece.sizes)):  # the rows are the ones asked for already
+            stored = stored.narrow(dim, item.storage_offsets[dim], item.lengths[dim])
+        target = planner.resolve_tensor(item).detach()
+        target.copy_(stored)
+        planner.commit_tensor(item, target)
 
     @classmethod
     def validate_checkpoint_id(cls, checkpoint_id: Any) -> bool:
         return True
 
-    def bytes_of(self, file: str, offset: int, length: int) -> bytes:
+    def bytes_of(self, file: str, offset: int, length: int) -> bytearray:
         """`length` verified bytes. Raises Corrupt."""
+        data = bytearray(length)
+        for _, index in self._blocks(file, offset, length):
+            start = index * self.manifest.block_bytes
+            low, high = max(offset, start), min(offset + length, start + self.manifest.block_bytes)
+            data[low - offset : high - offset] = memoryview(self._block(file, index))[low - start : high - start]
+        return data
+
+    def _blocks(self, file: str, offset: int, length: int) -> list[tuple[str, int]]:
         block = self.manifest.block_bytes
-        parts = [self._block(file, index) for index in range(offset // block, -(-(offset + length) // block))]
-        joined = parts[0] if len(parts) == 1 else b"".join(parts)
-        start = offset % block
-        return joined[start : start + length]
+        return [(file, index) for index in range(offset // block, -(-(offset + length) // block))] if length else []
 
     def _size(self, file: str) -> int:
         if file not in self.manifest.files:
@@ -224,8 +272,13 @@ class StoreReader(StorageReader):
         return self.manifest.files[file].size
 
     def _block(self, file: str, index: int) -> bytes:
-        if self._cached[:2] == (file, index):
-            return self._cached[2]
+        if self._cached[:2] != (file, index):
+            data = self._ahead.take((file, index)) if self._ahead else self._fetch((file, index))
+            self._cached = (file, index, data)
+        return self._cached[2]
+
+    def _fetch(self, block: tuple[str, int]) -> bytes:
+        file, index = block
         size = self._size(file)
         start = index * self.manifest.block_bytes
         want = min(self.manifest.block_bytes, size - start)
@@ -237,26 +290,46 @@ class StoreReader(StorageReader):
             raise Corrupt(f"{self.prefix}{file} is cut short: {start + len(data)} of {size} bytes")
         if xxhash.xxh3_128_hexdigest(data) != self.manifest.files[file].digests[index]:
             raise Corrupt(f"{self.prefix}{file} is damaged: the checksum of bytes {start} to {start + want} differs")
-        self._cached = (file, index, data)
         return data
 
-    def _tensor(self, index: Any, data: bytes) -> torch.Tensor:
-        assert self._metadata is not None
-        about = self._metadata.state_dict_metadata[index.fqn]
-        assert isinstance(about, TensorStorageMetadata)
-        sizes = next(
-            chunk.sizes
-            for chunk in about.chunks
-            if index.offset is None or torch.Size(chunk.offsets) == torch.Size(index.offset)
-        )
-        dtype = about.properties.dtype
-        if not data:
-            return torch.empty(sizes, dtype=dtype)
-        return torch.frombuffer(bytearray(data), dtype=dtype).reshape(sizes)
+
+class _Ahead:
+    """Blocks fetched before they are asked for, in the order in which they will be; only so many are held."""
+
+    def __init__(
+        self, fetch: Callable[[tuple[str, int]], bytes], wanted: list[tuple[str, int]], pool: ThreadPoolExecutor
+    ) -> None:
+        self._fetch = fetch
+        self._wanted = iter(wanted)
+        self._pool = pool
+        self._under_way: dict[tuple[str, int], Any] = {}
+        for _ in range(_BLOCKS_AHEAD):
+            self._begin_next()
+
+    def take(self, block: tuple[str, int]) -> bytes:
+        """Waits for `block`, and begins another one."""
+        future = self._under_way.pop(block, None)
+        self._begin_next()
+        data: bytes = future.result() if future is not None else self._fetch(block)
+        return data
+
+    def cancel(self) -> None:
+        for future in self._under_way.values():
+            future.cancel()
+
+    def _begin_next(self) -> None:
+        block = next(self._wanted, None)
+        if block is not None:
+            self._under_way[block] = self._pool.submit(self._fetch, block)
 
 
-def _place_key(place: _Place) -> tuple[str, int]:
-    return place.file, place.offset
+def _stored_sizes(about: TensorStorageMetadata, index: MetadataIndex) -> torch.Size:
+    """The shape of the part of a tensor that was stored under `index`."""
+    return next(
+        chunk.sizes
+        for chunk in about.chunks
+        if index.offset is None or torch.Size(chunk.offsets) == torch.Size(index.offset)
+    )
 
 
 def read_manifest(store: Store, checkpoint: Checkpoint) -> Manifest:
@@ -284,18 +357,20 @@ def load_first_whole(
     *,
     group: dist.ProcessGroup | None,
     say: Callable[[str], None],
-) -> Manifest:
-    """Fill `state` in place from the first of `checkpoints` that is whole; its manifest. A damaged one is passed
-    over by every rank together, and `say` is told file and reason.
+) -> tuple[Manifest, list[Checkpoint]]:
+    """Fill `state` in place from the first of `checkpoints` that is whole; its manifest, and those that were passed
+    over by every rank together because they are damaged. `say` is told file and reason.
 
     Raises Corrupt where none is whole (`state` is then half overwritten), StoreError where the store cannot be
     read.
     """
+    damaged: list[Checkpoint] = []
     for checkpoint in checkpoints:
         why = _load(store, checkpoint, state, group)
         if isinstance(why, Manifest):
-            return why
+            return why, damaged
         say(f"checkpoint {checkpoint.prefix.rstrip('/')} is passed over: {why}")
+        damaged.append(checkpoint)
     raise Corrupt(f"none of the {len(checkpoints)} committed checkpoints in {store.uri} is whole")
 
 
@@ -303,20 +378,15 @@ def _load(store: Store, checkpoint: Checkpoint, state: State, group: dist.Proces
     """The manifest when every rank has loaded its part, else the first rank's reason."""
     mine: str | None = None
     manifest: Manifest | None = None
-    try:
-        manifest = read_manifest(store, checkpoint)
-        planner = DefaultLoadPlanner()
-        reader = StoreReader(store, checkpoint, manifest)
-        # Each rank plans alone and reads what it needs: no collective that a damaged file could hang.
-        metadata = reader.read_metadata()
-        reader.set_up_storage_reader(metadata, is_coordinator=True)
-        planner.set_up_planner(state, metadata, is_coordinator=True)
-        plan = planner.finish_plan(planner.create_local_plan())
-        reader.read_data(plan, planner).wait()
-    except Corrupt as failure:
-        mine = str(failure)
-    reasons: list[str | None] = [None] * dist.get_world_size(group)
-    dist.all_gather_object(reasons, mine, group=group)
+    # Rank 0 marks it for all: the others' parts are read before its mark is taken away.
+    with reading(store, checkpoint) if dist.get_rank(group) == 0 else contextlib.nullcontext():
+        try:
+            manifest = read_manifest(store, checkpoint)
+            _fill(state, StoreReader(store, checkpoint, manifest))
+        except Corrupt as failure:
+            mine = str(failure)
+        reasons: list[str | None] = [None] * dist.get_world_size(group)
+        dist.all_gather_object(reasons, mine, group=group)
     broken = next((reason for reason in reasons if reason is not None), None)
     if broken is not None:
         return broken
@@ -324,127 +394,16 @@ def _load(store: Store, checkpoint: Checkpoint, state: State, group: dist.Proces
     return manifest
 
 
-@dataclass
-class Save:
-    """A save that is under way or done."""
-
-    checkpoint: Checkpoint
-    stall_seconds: float
-    began: float
-    seconds: float = 0.0
-    """From the copy to the commit."""
-    size: int = 0
-    """Bytes of all ranks."""
-    failure: StoreError | None = None
-
-
-class Saver:
-    """Saves a state while training goes on: the step waits for the copy, a thread does the rest.
-
-    One save at a time: `start` while one is going raises; ask `busy` first. `group` must be a process group
-    of its own, because the thread's collectives run beside the training's.
-    """
-
-    def __init__(
-        self,
-        store: Store,
-        attempt: int,
-        *,
-        group: dist.ProcessGroup,
-        recipe_sha256: str,
-        on_commit: Callable[[Save], None] = lambda save: None,
-    ) -> None:
-        self.store = store
-        self.attempt = attempt
-        self.group = group
-        self.recipe_sha256 = recipe_sha256
-        self.on_commit = on_commit
-        """Called on rank 0, in the saving thread, as soon as a checkpoint exists."""
-        self._stager = StateDictStager(pin_memory=torch.cuda.is_available())
-        self._thread: threading.Thread | None = None
-        self._save: Save | None = None
-        self._crash: BaseException | None = None
-
-    @property
-    def busy(self) -> bool:
-        return self._thread is not None and self._thread.is_alive()
-
-    def start(self, state: State, *, step: int, tokens_seen: int) -> float:
-        """Copy `state` and save the copy in the background; the seconds the caller was held up."""
-        if self._thread is not None:
-            raise RuntimeError("a save is still under way")
-        began = time.monotonic()
-        copy = self._stager.stage(state)
-        stalled = time.monotonic() - began
-        self._save = Save(Checkpoint(step, self.attempt), stalled, began)
-        self._thread = threading.Thread(target=self._run, args=(copy, self._save, tokens_seen), name="checkpoint")
-        self._thread.start()
-        return stalled
-
-    def collect(self) -> Save | None:
-        """Wait for the save under way, if any, and return it; raises where the machinery itself broke."""
-        if self._thread is None:
-            return None
-        self._thread.join()
-        self._thread = None
-        if self._crash is not None:
-            raise self._crash
-        return self._save
-
-    def _run(self, state: State, save: Save, tokens_seen: int) -> None:
-        try:
-            self._write(state, save, tokens_seen)
-        except Exception as crash:  # noqa: BLE001  carried to the training thread, where `collect` raises it
-            self._crash = crash
-
-    def _write(self, state: State, save: Save, tokens_seen: int) -> None:
-        rank = dist.get_rank(self.group)
-        writer = StoreWriter(self.store, save.checkpoint.prefix, rank)
-        try:
-            save_state(state, storage_writer=writer, process_group=self.group)
-        except CheckpointException as failure:
-            save.failure = next((f for f, _ in failure.failures.values() if isinstance(f, StoreError)), None)
-            if save.failure is None:
-                raise
-            return
-        sums: list[dict[str, FileSum]] = [{} for _ in range(dist.get_world_size(self.group))]
-        dist.all_gather_object(sums, writer.sums, group=self.group)
-        files = {name: each for rank_sums in sums for name, each in rank_sums.items()}
-        save.size = sum(each.size for each in files.values())
-        outcome: list[StoreError | None] = [None]
-        if rank == 0:
-            outcome[0] = self._commit(save, files, tokens_seen, len(sums))
-            save.seconds = time.monotonic() - save.began
-            if outcome[0] is None:
-                self.on_commit(save)
-        dist.broadcast_object_list(outcome, src=0, group=self.group)
-        save.failure = outcome[0]
-
-    def _commit(self, save: Save, files: dict[str, FileSum], tokens_seen: int, world_size: int) -> StoreError | None:
-        """Write the manifest: from here on the checkpoint exists."""
-        manifest = Manifest(
-            step=save.checkpoint.step,
-            attempt=self.attempt,
-            tokens_seen=tokens_seen,
-            world_size=world_size,
-            recipe_sha256=self.recipe_sha256,
-            created_at=utc_now(),
-            block_bytes=BLOCK_BYTES,
-            files=files,
-        )
-        try:
-            self.store.create(save.checkpoint.prefix + layout.MANIFEST, msgspec.json.encode(manifest))
-        except StoreError as failure:
-            return failure
-        return None
+def _fill(state: State, reader: StoreReader) -> None:
+    """Each rank plans alone and reads what it needs: no collective that a damaged file could hang."""
+    planner = DefaultLoadPlanner()
+    metadata = reader.read_metadata()
+    reader.set_up_storage_reader(metadata, is_coordinator=True)
+    planner.set_up_planner(state, metadata, is_coordinator=True)
+    plan = planner.finish_plan(planner.create_local_plan())
+    reader.read_data(plan, planner).wait()
 
 
 def recipe_digest(recipe: str) -> str:
     """The hash a manifest carries of the frozen recipe."""
     return hashlib.sha256(recipe.encode()).hexdigest()
-
-
-def forget(attempt: Attempt, *, keep: int, saving: Checkpoint | None = None) -> None:
-    """Delete what no longer serves; called by rank 0 after a commit."""
-    names = [entry.name for entry in attempt.store.list("checkpoints/")]
-    attempt.store.delete(layout.deletable(names, keep=keep, attempt=attempt.number, saving=saving))

@@ -59,4 +59,4 @@ class HaltingStore(FolderStore):
 
 
 if __name__ == "__main__":
-    sys.exit(main(lambda uri: HaltingStore(Path(uri))))
+    sys.exit(main(lambda uri, transfer: HaltingStore(Path(uri))))

@@ -37,7 +37,7 @@ ONLY_IN = {
     "sky": ("launcher/skypilot.py", "launcher/recovery.py"),
     "click": ("launcher/cli/",),
     "rich": ("launcher/cli/",),
-    "torch": ("train/", "checkpoints/sharded.py"),
+    "torch": ("train/", "checkpoints/sharded.py", "checkpoints/saver.py"),
 }
 
 # files that read no clock, disk, network or environment
@@ -61,6 +61,7 @@ PURE = (
     "market/least_cost.py",
     "market/policies.py",
     "checkpoints/layout.py",
+    "checkpoints/cadence.py",
 )
 IMPURE = {
     "os",

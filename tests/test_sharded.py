@@ -7,11 +7,15 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
+from torch.distributed.checkpoint.default_planner import DefaultLoadPlanner
+from torch.distributed.checkpoint.metadata import MetadataIndex
+from torch.distributed.checkpoint.planner import LoadItemType, LoadPlan, ReadItem
 
 from checkpoints import layout, sharded
 from checkpoints.layout import Checkpoint
-from checkpoints.run import Attempt
-from checkpoints.sharded import Corrupt, Save, Saver, State, committed, forget, load_first_whole, read_manifest
+from checkpoints.run import Attempt, forget, reading
+from checkpoints.saver import Save, Saver, Superseded
+from checkpoints.sharded import Corrupt, State, committed, load_first_whole, read_manifest
 from checkpoints.stores import StoreFull
 from checkpoints.stores.folder import FolderStore
 
@@ -40,7 +44,7 @@ def some_state(seed: int) -> State:
 
 def save(store: FolderStore, group: dist.ProcessGroup, step: int, attempt: int = 1) -> Save:
     saver = Saver(store, attempt, group=group, recipe_sha256="r")
-    saver.start(some_state(step), step=step, tokens_seen=step * 10)
+    saver.start(lambda: some_state(step), step=step, tokens_seen=step * 10)
     done = saver.collect()
     assert done is not None
     return done
@@ -48,7 +52,7 @@ def save(store: FolderStore, group: dist.ProcessGroup, step: int, attempt: int =
 
 def load(store: FolderStore, group: dist.ProcessGroup) -> tuple[int, State, list[str]]:
     state, said = some_state(999), list[str]()
-    manifest = load_first_whole(store, committed(store, group), state, group=group, say=said.append)
+    manifest, _ = load_first_whole(store, committed(store, group), state, group=group, say=said.append)
     return manifest.step, state, said
 
 
@@ -74,7 +78,7 @@ def test_what_is_saved_is_loaded_bit_for_bit(store: FolderStore, group: dist.Pro
 def test_a_save_is_of_the_state_at_its_start(store: FolderStore, group: dist.ProcessGroup) -> None:
     state = some_state(5)
     saver = Saver(store, 1, group=group, recipe_sha256="r")
-    saver.start(state, step=5, tokens_seen=0)
+    saver.start(lambda: state, step=5, tokens_seen=0)
     state["model"]["a"].zero_()  # training goes on
     saver.collect()
     assert equal(load(store, group)[1], 5)
@@ -82,9 +86,9 @@ def test_a_save_is_of_the_state_at_its_start(store: FolderStore, group: dist.Pro
 
 def test_two_saves_are_never_under_way_at_once(store: FolderStore, group: dist.ProcessGroup) -> None:
     saver = Saver(store, 1, group=group, recipe_sha256="r")
-    saver.start(some_state(1), step=1, tokens_seen=0)
+    saver.start(lambda: some_state(1), step=1, tokens_seen=0)
     with pytest.raises(RuntimeError, match="still under way"):
-        saver.start(some_state(2), step=2, tokens_seen=0)
+        saver.start(lambda: some_state(2), step=2, tokens_seen=0)
     saver.collect()
 
 
@@ -148,9 +152,91 @@ def test_old_checkpoints_are_forgotten_and_the_newest_stay(store: FolderStore, g
     attempt = Attempt.begin(store, {})
     for step in (1, 2, 3, 4):
         save(store, group, step)
-    forget(attempt, keep=2)
+    forget(store, attempt.number, keep=2)
     assert committed(store, group) == [Checkpoint(4, 1), Checkpoint(3, 1)]
     assert sorted(path.name for path in (store.root / "checkpoints").iterdir()) == ["00000003-0001", "00000004-0001"]
+
+
+def test_what_somebody_is_loading_stays_and_goes_when_they_are_done(
+    store: FolderStore, group: dist.ProcessGroup
+) -> None:
+    attempt = Attempt.begin(store, {})
+    for step in (1, 2, 3, 4):
+        save(store, group, step)
+    with reading(store, Checkpoint(2, 1)):
+        forget(store, attempt.number, keep=2)
+        assert committed(store, group) == [Checkpoint(4, 1), Checkpoint(3, 1), Checkpoint(2, 1)]
+    forget(store, attempt.number, keep=2)
+    assert committed(store, group) == [Checkpoint(4, 1), Checkpoint(3, 1)]
+
+
+def test_the_mark_of_a_reader_that_died_does_not_hold_a_checkpoint_for_ever(
+    store: FolderStore, group: dist.ProcessGroup
+) -> None:
+    attempt = Attempt.begin(store, {})
+    for step in (1, 2, 3):
+        save(store, group, step)
+    store.create(layout.reader_name(Checkpoint(1, 1), "dead"), b"2026-01-01T00:00:00+00:00")
+    forget(store, attempt.number, keep=2)
+    assert committed(store, group) == [Checkpoint(3, 1), Checkpoint(2, 1)]
+    assert list(store.list("readers/")) == []
+
+
+def test_a_damaged_one_is_not_counted_among_those_kept(store: FolderStore, group: dist.ProcessGroup) -> None:
+    Attempt.begin(store, {})
+    for step in (1, 2, 3, 4):
+        save(store, group, step)
+    (store.root / Checkpoint(4, 1).prefix / "rank-00000.bin").write_bytes(b"")
+    manifest, damaged = load_first_whole(store, committed(store, group), some_state(9), group=group, say=print)
+    assert (manifest.step, damaged) == (3, [Checkpoint(4, 1)])
+    forget(store, 1, keep=2, damaged=damaged)
+    assert committed(store, group) == [Checkpoint(3, 1), Checkpoint(2, 1)]
+
+
+def test_an_attempt_that_has_been_superseded_commits_and_deletes_nothing(
+    store: FolderStore, group: dist.ProcessGroup
+) -> None:
+    old = Attempt.begin(store, {})
+    for step in (1, 2, 3):
+        save(store, group, step)
+    Attempt.begin(store, {})
+    done = save(store, group, 4)
+    assert isinstance(done.failure, Superseded)
+    assert str(done.failure) == "Attempt 2 has taken over this run; attempt 1 commits no more."
+    forget(store, old.number, keep=2)
+    assert committed(store, group) == [Checkpoint(3, 1), Checkpoint(2, 1), Checkpoint(1, 1)]
+
+
+def test_only_the_rows_that_are_needed_are_read(store: FolderStore, group: dist.ProcessGroup) -> None:
+    class Counting(FolderStore):
+        read_bytes = 0
+
+        def read(self, name: str, offset: int = 0, length: int | None = None) -> bytes:
+            data = super().read(name, offset, length)
+            Counting.read_bytes += len(data) if name.endswith("rank-00000.bin") else 0
+            return data
+
+    big = torch.arange(6 << 20, dtype=torch.float32).reshape(-1, 1024)  # three blocks
+    saver = Saver(store, 1, group=group, recipe_sha256="r")
+    saver.start(lambda: {"big": big}, step=1, tokens_seen=0)
+    saver.collect()
+    counting = Counting(store.root)
+    reader = sharded.StoreReader(counting, Checkpoint(1, 1), read_manifest(store, Checkpoint(1, 1)))
+    metadata = reader.read_metadata()
+    reader.set_up_storage_reader(metadata, is_coordinator=True)
+    index = MetadataIndex("big", torch.Size((0, 0)))
+    item = ReadItem(LoadItemType.TENSOR, index, torch.Size((0, 0)), index, torch.Size((16, 0)), torch.Size((4, 1024)))
+
+    class Planner(DefaultLoadPlanner):
+        rows = torch.zeros(4, 1024)
+
+        def resolve_tensor(self, read_item: ReadItem) -> torch.Tensor:
+            return self.rows
+
+    planner = Planner()
+    reader.read_data(LoadPlan([item]), planner).wait()
+    assert torch.equal(planner.rows, big[16:20])
+    assert Counting.read_bytes == sharded.BLOCK_BYTES
 
 
 def test_attempts_are_numbered_and_an_old_one_learns_of_the_new(store: FolderStore) -> None:

@@ -9,18 +9,18 @@ from typing import Any
 
 import msgspec
 
-from checkpoints.stores import Store, StoreError, StoreRefused, open_store
+from checkpoints.stores import Store, StoreError, StoreRefused, Transfer, open_store
 from train.config import FINISHED, INTERRUPTED, REFUSED, TrainerRecipe, read_recipe
 from train.errors import TrainError
-from train.machine import RECIPE, RUN, STORE, here, required, scratch
-from train.preemption import Notice
+from train.machine import MACHINE_LIFE, RECIPE, RUN, STORE, here, required, scratch
+from train.preemption import GRACE, Notice
 
 _RECIPE_NAME = "recipe.toml"
 
 
 def main(open_run: Any = None) -> int:
-    """Work on the run that the environment names; the exit code. `open_run(uri)` stands in for open_store."""
-    notice = Notice()
+    """Work on the run that the environment names; the exit code. `open_run` stands in for open_store."""
+    notice = Notice(float(os.environ.get(GRACE, "30")))
     notice.listen()
     try:
         return _attempt(open_run or open_store, notice)
@@ -38,7 +38,8 @@ def _last_words(text: str) -> None:
 def _attempt(open_run: Any, notice: Notice) -> int:
     text = required(os.environ, RECIPE)
     recipe = _read(text)
-    store = open_run(required(os.environ, STORE)).inside(required(os.environ, RUN))
+    transfer = Transfer(memory_mb=recipe.checkpoints.transfer_memory_mb)
+    store = open_run(required(os.environ, STORE), transfer).inside(required(os.environ, RUN))
     _freeze(store, text)
     import torch
     import torch.distributed as dist
@@ -49,9 +50,12 @@ def _attempt(open_run: Any, notice: Notice) -> int:
     torch.set_num_threads(threads)
     torch.manual_seed(recipe.train.seed)
     accelerate = model.accelerator(recipe.train)
+    # One process of a machine asks its metadata server; the ranks share what they know after every step.
+    cloud = here(os.environ).place.partition("/")[0] if os.environ.get("LOCAL_RANK", "0") == "0" else ""
     try:
         _quiet()
-        return _train(recipe, text, store, accelerate, notice)
+        with notice.watching(cloud, os.environ):
+            return _train(recipe, text, store, accelerate, notice)
     finally:
         dist.destroy_process_group()
 
@@ -59,6 +63,7 @@ def _attempt(open_run: Any, notice: Notice) -> int:
 def _train(recipe: TrainerRecipe, text: str, store: Store, accelerate: Any, notice: Notice) -> int:
     import torch.distributed as dist
 
+    from checkpoints.fence import Fence
     from checkpoints.run import Attempt
     from checkpoints.sharded import recipe_digest
     from train import attention, export, model
@@ -103,24 +108,37 @@ def _train(recipe: TrainerRecipe, text: str, store: Store, accelerate: Any, noti
     if attempt is not None and kept is None:
         model.keep(store, found, tokenizer)
     network, optimizer = model.shard(accelerate, network, recipe.train)
-    trainer = Trainer(
-        recipe, model=network, optimizer=optimizer, accelerate=accelerate, rows=rows, store=store,
-        attempt=attempt, attempt_number=numbers[0], recipe_sha256=recipe_digest(text), notice=notice,
-        progress=progress,
-    )  # fmt: skip
-    resumed = trainer.resume()
-    if resumed:
-        progress.say(f"resumed from the checkpoint of step {resumed}/{trainer.steps}")
-    ended = trainer.run()
-    if attempt is None:
-        return FINISHED if ended == "finished" else INTERRUPTED if ended == "notice" else REFUSED
-    if ended == "notice":
-        attempt.event("stopped", reason=f"notice ({notice.source})", step=trainer.step)
-        progress.say(f"told to leave ({notice.source or 'another rank'}): step {trainer.step} is committed")
-        return INTERRUPTED
-    if ended == "superseded":
-        raise TrainError(f"Attempt {attempt.newer()} has taken over this run; attempt {attempt.number} stops.")
-    return _finish(recipe, store, attempt, found, tokenizer, folder, progress)
+    with Fence(store, numbers[0], exit_code=REFUSED, say=progress.say) as fence:
+        trainer = Trainer(
+            recipe, model=network, optimizer=optimizer, accelerate=accelerate, rows=rows, store=store,
+            attempt=attempt, attempt_number=numbers[0], recipe_sha256=recipe_digest(text),
+            life_seconds=_expected_life(recipe, store, numbers[0]) if attempt else 0.0,
+            fence=fence, notice=notice, progress=progress,
+        )  # fmt: skip
+        resumed = trainer.resume()
+        if resumed:
+            progress.say(f"resumed from the checkpoint of step {resumed}/{trainer.steps}")
+        ended = trainer.run()
+        if attempt is None:
+            return FINISHED if ended == "finished" else INTERRUPTED if ended == "notice" else REFUSED
+        if ended == "notice":
+            attempt.event("stopped", reason=f"notice ({notice.source})", step=trainer.step)
+            held = trainer.saving.committed_step
+            progress.say(f"told to leave ({notice.source or 'another rank'}): step {held} is committed")
+            return INTERRUPTED
+        if owner := attempt.newer():
+            raise TrainError(f"Attempt {owner} has taken over this run; attempt {attempt.number} stops.")
+        return _finish(recipe, store, attempt, found, tokenizer, folder, progress)
+
+
+def _expected_life(recipe: TrainerRecipe, store: Store, attempt: int) -> float:
+    """Of this machine, in seconds: what the plan or the recipe says, and how long this run's earlier ones lasted."""
+    from checkpoints.cadence import expected_life
+    from checkpoints.run import lives
+
+    prior = float(os.environ.get(MACHINE_LIFE) or recipe.checkpoints.machine_life_seconds)
+    seen = lives(store, attempt)
+    return expected_life(prior, seen, len(seen))
 
 
 def _finish(
@@ -141,6 +159,7 @@ def _finish(
         progress.say(f"answered: {answer}")
     attempt.event("finished", step=newest.step, export=export.PREFIX, answer=answer)
     attempt.flush()
+    store.tidy()
     return FINISHED
 
 

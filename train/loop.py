@@ -14,9 +14,12 @@ import torch
 import torch.distributed as dist
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict, set_state_dict
 
+from checkpoints.cadence import Cadence
+from checkpoints.fence import Fence
 from checkpoints.run import Attempt
-from checkpoints.sharded import Corrupt, Save, Saver, committed, forget, load_first_whole
-from checkpoints.stores import Store, StoreError, StoreRefused
+from checkpoints.saver import Saver
+from checkpoints.sharded import Corrupt, committed, load_first_whole
+from checkpoints.stores import Store
 from train import attention, guards
 from train.config import TrainConfig, TrainerRecipe
 from train.data import IGNORED, Batch, Rows
@@ -24,11 +27,7 @@ from train.errors import TrainError
 from train.loss import weighted_loss
 from train.preemption import Notice
 from train.progress import Progress
-
-_FENCE_SECONDS = 20.0
-"""How often rank 0 looks whether a newer attempt has taken over the run."""
-_FLUSH_SECONDS = 5.0
-"""How often metrics are written to the store."""
+from train.saving import Saving
 
 
 def learning_rate(config: TrainConfig, step: int, steps: int) -> float:
@@ -74,6 +73,8 @@ class Trainer:
         attempt: Attempt | None,
         attempt_number: int,
         recipe_sha256: str,
+        life_seconds: float,
+        fence: Fence,
         notice: Notice,
         progress: Progress,
     ) -> None:
@@ -98,11 +99,9 @@ class Trainer:
         """Steps done."""
         self.tokens_seen = 0
         self._group = dist.new_group(backend="gloo")
-        self._saver = Saver(
-            store, attempt_number, group=self._group, recipe_sha256=recipe_sha256, on_commit=self._committed
-        )
-        self._last_save = self._last_fence = self._last_flush = time.monotonic()
-        self._saved_step = -1
+        saver = Saver(store, attempt_number, group=self._group, recipe_sha256=recipe_sha256)
+        cadence = Cadence(recipe.checkpoints, life_seconds)
+        self.saving = Saving(saver, cadence, fence, attempt, progress, self._state)
 
     def resume(self) -> int:
         """Load the newest whole checkpoint, if there is one; the step it was taken after."""
@@ -110,13 +109,19 @@ class Trainer:
         if not found:
             return 0
         state = self._state()
-        try:
-            manifest = load_first_whole(self.store, found, state, group=self._group, say=self.progress.say)
-        except Corrupt as failure:
-            raise TrainError(
-                f"The run cannot be resumed: {failure}. Nothing was deleted; start a new run, or remove the "
-                "damaged checkpoints to begin this one again."
-            ) from failure
+        while True:
+            try:
+                manifest, self.saving.damaged = load_first_whole(
+                    self.store, found, state, group=self._group, say=self.progress.say
+                )
+                break
+            except Corrupt as failure:
+                before, found = found, committed(self.store, self._group)
+                if found == before:  # else an older attempt was still saving, and deleted what we read
+                    raise TrainError(
+                        f"The run cannot be resumed: {failure}. Nothing was deleted; start a new run, or remove the "
+                        "damaged checkpoints to begin this one again."
+                    ) from failure
         set_state_dict(
             self.model,
             self.optimizer,
@@ -124,33 +129,36 @@ class Trainer:
             optim_state_dict=state["optim"],
             options=StateDictOptions(strict=not self.tied),
         )
-        self.step = self._saved_step = manifest.step
+        self.step = self.saving.committed_step = manifest.step
         self.tokens_seen = manifest.tokens_seen
         return manifest.step
 
     def run(self) -> str:
         """Train to the end or until told to leave: `finished`, `notice` or `superseded`."""
         self.model.train()
-        self._note("training_started", step=self.step, steps=self.steps)
-        ended = "finished"
-        while self.step < self.steps:
-            began = time.monotonic()
-            told = self._one_step(began)
-            if told.superseded:
-                ended = "superseded"
-                break
-            if told.notice:
-                ended = "notice"
-                break
-            if told.save_due:
-                self._save()
-        if ended != "superseded":
-            self._save_and_wait()
-        else:
-            self._finish_save()
-        if self.attempt is not None:
-            self.attempt.flush()
+        self.saving.note("training_started", step=self.step, steps=self.steps)
+        with self.saving:
+            ended = self._steps()
+            if ended == "superseded":
+                self.saving.finish()
+            elif ended == "notice":
+                self.saving.note("notice", source=self.notice.source, step=self.step)
+                self.saving.leave(self.notice, self.step, self.tokens_seen)
+            else:
+                self.saving.complete(self.step, self.tokens_seen)
+        self.saving.flush()
         return ended
+
+    def _steps(self) -> str:
+        while self.step < self.steps:
+            told = self._one_step(time.monotonic())
+            if told.superseded:
+                return "superseded"
+            if told.notice:
+                return "notice"
+            if told.save_due and self.step < self.steps:
+                self.saving.start(self.step, self.tokens_seen)
+        return "finished"
 
     def _one_step(self, began: float) -> Signals:
         mine = self.rows.micro_batches(
@@ -208,7 +216,7 @@ class Trainer:
 
     def _not_finite(self, loss_sum: float, norm: float, mine: list[list[int]]) -> TrainError:
         """The sentence and the event for a step that cannot be taken; called by every rank."""
-        self._finish_save()
+        self.saving.finish()
         rows = [row for group in mine for row in group]
         everyone: list[Any] = [None] * self.world_size
         dist.all_gather_object(everyone, (loss_sum, rows), group=self._group)
@@ -220,79 +228,19 @@ class Trainer:
             path=Path(self.recipe.data.conversations).expanduser(), records=records,
             last_good=next(iter(committed(self.store, self._group)), None),
         )  # fmt: skip
-        self._note("stopped", reason="not finite", step=self.step, records=records)
+        self.saving.note("stopped", reason="not finite", step=self.step, records=records)
         return TrainError(why)
 
     def _signals(self, loss_sum: float) -> Signals:
-        signals = Signals(loss=loss_sum, notice=float(self.notice.at is not None))
-        if self.attempt is None:
-            return signals
-        now = time.monotonic()
-        if now - self._last_flush > _FLUSH_SECONDS:
-            self._last_flush = now
-            self.attempt.flush()
-        if now - self._last_fence > _FENCE_SECONDS:
-            self._last_fence = now
-            signals.superseded = float(self.attempt.newer() is not None)
-        if now - self._last_save > self.recipe.checkpoints.every_seconds and self.step < self.steps:
-            if self._saver.busy:
-                self.progress.say("a save is due while the last one is still going; it is skipped")
-                self._last_save = now
-            else:
-                signals.save_due = 1.0
-        return signals
+        return Signals(
+            loss=loss_sum,
+            notice=float(self.notice.at is not None),
+            save_due=float(self.saving.due() or self.notice.take_warning()),
+            superseded=float(self.saving.fence.superseded_by is not None),
+        )
 
     def _state(self) -> dict[str, Any]:
         model, optimizer = get_state_dict(self.model, self.optimizer)
         if self.tied:
             model.pop("lm_head.weight", None)  # the embedding, which is there already
         return {"model": model, "optim": optimizer}
-
-    def _save(self) -> None:
-        """Begin a save of the state after this step; the previous one has ended or is waited for."""
-        self._finish_save()
-        self._last_save = time.monotonic()
-        if self.attempt is not None:
-            self.attempt.flush()  # no step is ever committed whose metrics are not
-        self._saver.start(self._state(), step=self.step, tokens_seen=self.tokens_seen)
-        self._note("save_started", step=self.step)
-        self._saved_step = self.step
-
-    def _finish_save(self) -> None:
-        save = self._saver.collect()
-        if save is None:
-            return
-        if save.failure is not None:
-            self._note("save_failed", step=save.checkpoint.step, why=str(save.failure))
-            self._saved_step = -1
-            self.progress.say(f"the save after step {save.checkpoint.step} failed: {save.failure}")
-            if isinstance(save.failure, StoreRefused):
-                raise TrainError(str(save.failure))
-
-    def _committed(self, save: Save) -> None:
-        """Rank 0, in the saving thread: record the commit and delete what it replaces."""
-        assert self.attempt is not None
-        stall = save.stall_seconds
-        try:
-            self._note(
-                "save_committed",
-                step=save.checkpoint.step, seconds=save.seconds, stall_seconds=stall, bytes=save.size,
-            )  # fmt: skip
-            forget(self.attempt, keep=self.recipe.checkpoints.keep)
-        except StoreError as failure:  # the checkpoint exists; its record or the tidying can wait for the next
-            self.progress.say(f"after the commit of step {save.checkpoint.step}: {failure}")
-        self.progress.say(
-            f"checkpoint of step {save.checkpoint.step} committed: {save.size / 1e6:,.0f} MB in {save.seconds:.1f} s, "
-            f"training waited {stall:.2f} s"
-        )
-
-    def _save_and_wait(self) -> None:
-        """End with everything done so far committed."""
-        self._finish_save()
-        if self._saved_step != self.step:
-            self._save()
-            self._finish_save()
-
-    def _note(self, kind: str, **facts: Any) -> None:
-        if self.attempt is not None:
-            self.attempt.event(kind, **facts)

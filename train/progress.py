@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 
 from checkpoints.run import Attempt, utc_now
-from checkpoints.stores import Store
+from checkpoints.stores import Entry, Store
 from train.machine import Machine
 
 
@@ -63,12 +63,16 @@ def clock(seconds: float) -> str:
 
 def spent_before(store: Store, attempt: int) -> float | None:
     """Dollars of the attempts before `attempt`, as the last sign of each shows; None where a price is unknown."""
+    newest = {entry.name.partition("-")[0]: entry.name for entry in sorted(store.list("metrics/"), key=_name)}
     last: dict[int, float | None] = {}
-    for entry in sorted(store.list("metrics/"), key=lambda entry: entry.name):
-        for line in store.read(entry.name).splitlines():
-            fields = msgspec.json.decode(line)
-            if fields["attempt"] < attempt:
-                last[fields["attempt"]] = fields["usd"]
+    for name in newest.values():
+        fields = msgspec.json.decode(store.read(name).splitlines()[-1])
+        if fields["attempt"] < attempt:
+            last[fields["attempt"]] = fields["usd"]
     if any(usd is None for usd in last.values()):
         return None
     return max((usd for usd in last.values() if usd is not None), default=0.0)
+
+
+def _name(entry: Entry) -> str:
+    return entry.name

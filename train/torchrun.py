@@ -3,6 +3,7 @@ instead of a traceback of torchrun's own. Takes torchrun's arguments.
 """
 
 import logging
+import os
 import sys
 
 from torch.distributed.elastic.multiprocessing.api import SignalException
@@ -10,6 +11,7 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.run import get_args_parser, run
 
 from train.config import INTERRUPTED
+from train.preemption import GRACE
 
 
 def main(arguments: list[str]) -> int:
@@ -18,8 +20,10 @@ def main(arguments: list[str]) -> int:
     for name in [*logging.root.manager.loggerDict, "torch.distributed.elastic"]:
         if name.startswith("torch.distributed.elastic"):
             logging.getLogger(name).setLevel(logging.CRITICAL)
+    parsed = get_args_parser().parse_args(arguments)
+    os.environ[GRACE] = str(parsed.shutdown_timeout)  # the workers plan their last save by it
     try:
-        run(get_args_parser().parse_args(arguments))  # type: ignore[no-untyped-call]
+        run(parsed)  # type: ignore[no-untyped-call]
     except ChildFailedError as failure:
         _, first = failure.get_first_failure()
         return int(first.exitcode) if first.exitcode > 0 else 128 - int(first.exitcode)

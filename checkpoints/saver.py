@@ -1,0 +1,182 @@
+"""Saves while training goes on: the step waits for a copy out of the model, a thread does the rest. Knows nothing of
+training: a state is a dictionary of tensors.
+"""
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+import torch
+import torch.distributed as dist
+from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.state_dict_saver import save as save_state
+from torch.distributed.tensor import DTensor
+
+from checkpoints import layout, run
+from checkpoints.layout import Checkpoint, FileSum, Manifest
+from checkpoints.sharded import BLOCK_BYTES, State, StoreWriter
+from checkpoints.stores import Store, StoreError
+
+
+@dataclass
+class Save:
+    """A save that is under way or done."""
+
+    checkpoint: Checkpoint
+    stall_seconds: float
+    began: float
+    seconds: float = 0.0
+    """From the copy to the commit."""
+    size: int = 0
+    """Bytes of all ranks."""
+    failure: StoreError | None = None
+
+
+class Superseded(StoreError):
+    """A newer attempt owns the run; this one commits nothing any more."""
+
+
+class Staging:
+    """Memory that a state is copied into, the same from save to save: new pages cost more than the copy. Pinned where
+    there is a GPU, so that the copy runs at the bus's speed.
+    """
+
+    def __init__(self) -> None:
+        self._pinned = torch.cuda.is_available()
+        self._kept: dict[str, torch.Tensor] = {}
+
+    def copy(self, state: State) -> State:
+        """The same dictionary over copies on the CPU; valid until the next copy."""
+        copied = {key: self._copied(key, value) for key, value in state.items()}
+        if self._pinned:
+            torch.cuda.synchronize()
+        return copied
+
+    def _copied(self, path: str, value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: self._copied(f"{path}\0{key}", each) for key, each in value.items()}
+        if isinstance(value, list):
+            return [self._copied(f"{path}\0{number}", each) for number, each in enumerate(value)]
+        if isinstance(value, DTensor):
+            # Not from_local, which would move the copy back to the GPU of the mesh.
+            copied: Any = DTensor(self._memory(path, value.to_local()), value._spec, requires_grad=False)  # type: ignore[no-untyped-call]
+            return copied
+        return self._memory(path, value) if isinstance(value, torch.Tensor) else value
+
+    def _memory(self, path: str, tensor: torch.Tensor) -> torch.Tensor:
+        kept = self._kept.get(path)
+        if kept is None or kept.shape != tensor.shape or kept.dtype != tensor.dtype:
+            kept = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=self._pinned)
+            self._kept[path] = kept
+        kept.copy_(tensor.detach(), non_blocking=self._pinned)
+        return kept
+
+
+class Saver:
+    """One save at a time: `start` while one is going raises; ask `busy` first. `group` must be a process group of its
+    own, because the thread's collectives run beside the training's.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        attempt: int,
+        *,
+        group: dist.ProcessGroup,
+        recipe_sha256: str,
+        on_begin: Callable[[Save], None] = lambda save: None,
+        on_commit: Callable[[Save], None] = lambda save: None,
+    ) -> None:
+        self.store = store
+        self.attempt = attempt
+        self.group = group
+        self.recipe_sha256 = recipe_sha256
+        self.on_begin = on_begin
+        """Called on rank 0, in the saving thread, before anything is written."""
+        self.on_commit = on_commit
+        """Called on rank 0, in the saving thread, as soon as a checkpoint exists."""
+        self._staging = Staging()
+        self._thread: threading.Thread | None = None
+        self._save: Save | None = None
+        self._crash: BaseException | None = None
+
+    @property
+    def busy(self) -> bool:
+        return self._thread is not None and self._thread.is_alive()
+
+    def start(self, state: Callable[[], State], *, step: int, tokens_seen: int) -> float:
+        """Copy what `state` gives and save the copy in the background; the seconds the caller was held up."""
+        if self._thread is not None:
+            raise RuntimeError("a save is still under way")
+        began = time.monotonic()
+        copy = self._staging.copy(state())
+        stalled = time.monotonic() - began
+        self._save = Save(Checkpoint(step, self.attempt), stalled, began)
+        self._thread = threading.Thread(target=self._run, args=(copy, self._save, tokens_seen), name="checkpoint")
+        self._thread.start()
+        return stalled
+
+    def collect(self) -> Save | None:
+        """Wait for the save under way, if any, and return it; raises where the machinery itself broke."""
+        if self._thread is None:
+            return None
+        self._thread.join()
+        self._thread = None
+        if self._crash is not None:
+            raise self._crash
+        return self._save
+
+    def _run(self, state: State, save: Save, tokens_seen: int) -> None:
+        try:
+            self._write(state, save, tokens_seen)
+        except Exception as crash:  # noqa: BLE001  carried to the training thread, where `collect` raises it
+            self._crash = crash
+
+    def _write(self, state: State, save: Save, tokens_seen: int) -> None:
+        rank = dist.get_rank(self.group)
+        if rank == 0:
+            self.on_begin(save)
+        writer = StoreWriter(self.store, save.checkpoint.prefix, rank)
+        try:
+            save_state(state, storage_writer=writer, process_group=self.group)
+        except CheckpointException as failure:
+            save.failure = next((f for f, _ in failure.failures.values() if isinstance(f, StoreError)), None)
+            if save.failure is None:
+                raise
+            return
+        sums: list[dict[str, FileSum]] = [{} for _ in range(dist.get_world_size(self.group))]
+        dist.all_gather_object(sums, writer.sums, group=self.group)
+        files = {name: each for rank_sums in sums for name, each in rank_sums.items()}
+        save.size = sum(each.size for each in files.values())
+        outcome: list[tuple[StoreError | None, float]] = [(None, 0.0)]
+        if rank == 0:
+            refusal = self._commit(save, files, tokens_seen, len(sums))
+            outcome[0] = refusal, time.monotonic() - save.began
+        dist.broadcast_object_list(outcome, src=0, group=self.group)
+        save.failure, save.seconds = outcome[0]
+        if rank == 0 and save.failure is None:
+            self.on_commit(save)
+
+    def _commit(self, save: Save, files: dict[str, FileSum], tokens_seen: int, world_size: int) -> StoreError | None:
+        """Write the manifest: from here on the checkpoint exists."""
+        manifest = Manifest(
+            step=save.checkpoint.step,
+            attempt=self.attempt,
+            tokens_seen=tokens_seen,
+            world_size=world_size,
+            recipe_sha256=self.recipe_sha256,
+            created_at=run.utc_now(),
+            block_bytes=BLOCK_BYTES,
+            files=files,
+        )
+        try:
+            owner = run.newer(self.store, self.attempt)
+            if owner is not None:
+                return Superseded(f"Attempt {owner} has taken over this run; attempt {self.attempt} commits no more.")
+            self.store.create(save.checkpoint.prefix + layout.MANIFEST, msgspec.json.encode(manifest))
+        except StoreError as failure:
+            return failure
+        return None
