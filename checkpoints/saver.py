@@ -47,31 +47,50 @@ class Staging:
     def __init__(self) -> None:
         self._pinned = torch.cuda.is_available()
         self._kept: dict[str, torch.Tensor] = {}
+        self._reserving: threading.Thread | None = None
+
+    def reserve(self, state: State) -> None:
+        """Have the memory for `state` before the first copy; done in a thread, while training goes on."""
+
+        def touch() -> None:
+            self._walk("", state, [], [])
+            for memory in self._kept.values():
+                memory.zero_()
+
+        self._reserving = threading.Thread(target=touch, name="staging")
+        self._reserving.start()
 
     def copy(self, state: State) -> State:
         """The same dictionary over copies on the CPU; valid until the next copy."""
-        copied = {key: self._copied(key, value) for key, value in state.items()}
+        if self._reserving is not None:
+            self._reserving.join()
+            self._reserving = None
+        sources: list[torch.Tensor] = []
+        targets: list[torch.Tensor] = []
+        copied: State = self._walk("", state, sources, targets)
+        torch._foreach_copy_(targets, sources, non_blocking=self._pinned)
         if self._pinned:
             torch.cuda.synchronize()
         return copied
 
-    def _copied(self, path: str, value: Any) -> Any:
+    def _walk(self, path: str, value: Any, sources: list[torch.Tensor], targets: list[torch.Tensor]) -> Any:
+        """`value` with memory of ours in place of its tensors; notes what has to be copied where."""
         if isinstance(value, dict):
-            return {key: self._copied(f"{path}\0{key}", each) for key, each in value.items()}
+            return {key: self._walk(f"{path}\0{key}", each, sources, targets) for key, each in value.items()}
         if isinstance(value, list):
-            return [self._copied(f"{path}\0{number}", each) for number, each in enumerate(value)]
+            return [self._walk(f"{path}\0{at}", each, sources, targets) for at, each in enumerate(value)]
+        if not isinstance(value, torch.Tensor):
+            return value
+        local = value.to_local() if isinstance(value, DTensor) else value
+        kept = self._kept.get(path)
+        if kept is None or kept.shape != local.shape or kept.dtype != local.dtype:
+            kept = torch.empty(local.shape, dtype=local.dtype, pin_memory=self._pinned)
+            self._kept[path] = kept
+        sources.append(local.detach())
+        targets.append(kept)
         if isinstance(value, DTensor):
             # Not from_local, which would move the copy back to the GPU of the mesh.
-            copied: Any = DTensor(self._memory(path, value.to_local()), value._spec, requires_grad=False)  # type: ignore[no-untyped-call]
-            return copied
-        return self._memory(path, value) if isinstance(value, torch.Tensor) else value
-
-    def _memory(self, path: str, tensor: torch.Tensor) -> torch.Tensor:
-        kept = self._kept.get(path)
-        if kept is None or kept.shape != tensor.shape or kept.dtype != tensor.dtype:
-            kept = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=self._pinned)
-            self._kept[path] = kept
-        kept.copy_(tensor.detach(), non_blocking=self._pinned)
+            return DTensor(kept, value._spec, requires_grad=False)  # type: ignore[no-untyped-call]
         return kept
 
 
@@ -98,10 +117,17 @@ class Saver:
         """Called on rank 0, in the saving thread, before anything is written."""
         self.on_commit = on_commit
         """Called on rank 0, in the saving thread, as soon as a checkpoint exists."""
+        self.ready = False
+        """Whether the memory for a copy is there or being made."""
         self._staging = Staging()
         self._thread: threading.Thread | None = None
         self._save: Save | None = None
         self._crash: BaseException | None = None
+
+    def reserve(self, state: State) -> None:
+        """Have the memory for a copy of `state` ready before the first save."""
+        self.ready = True
+        self._staging.reserve(state)
 
     @property
     def busy(self) -> bool:

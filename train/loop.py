@@ -152,6 +152,8 @@ class Trainer:
     def _steps(self) -> str:
         while self.step < self.steps:
             told = self._one_step(time.monotonic())
+            if not self.saving.saver.ready:
+                self.saving.saver.reserve(self._state())  # now that the optimizer has its state
             if told.superseded:
                 return "superseded"
             if told.notice:

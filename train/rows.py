@@ -21,7 +21,10 @@ def load_rows(recipe: TrainerRecipe, tokenizer: Any, store: Store, say: Callable
     same_data(store, path, fingerprint(path))  # on every rank, so that all stop with the same sentence
     key = fingerprint(path, template=tokenizer.chat_template, vocabulary=len(tokenizer), context=context)
     name = f"tokens/{key[:32]}.npz"
-    if any(entry.name == name for entry in store.list("tokens/")):
+    # Rank 0 looks for all: another attempt of this run may be writing them at this very moment.
+    there = [any(entry.name == name for entry in store.list("tokens/"))]
+    dist.broadcast_object_list(there, src=0)
+    if there[0]:
         tokens = Tokens.from_bytes(store.read(name))
     else:
         tokens, cut = _tokenize(messages, tokenizer, context)
