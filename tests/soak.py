@@ -8,20 +8,17 @@ must have the losses and the weights of one that nobody touched, bit for bit.
 
 import argparse
 import contextlib
-import json
 import os
 import random
 import re
 import signal
-import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import xxhash
@@ -29,12 +26,12 @@ import xxhash
 from checkpoints import layout
 from checkpoints.layout import Checkpoint, Manifest
 from checkpoints.stores import Store, open_store
-from launcher import recipe
 from tests import servers
 from tests.fault_proxy import FaultProxy, Plan, seeded
+from tests.warm_machine import Life, Machine
 
-ROOT = Path(__file__).resolve().parent.parent
 STEPS = 40
+CHANGES = [f"train.max_steps={STEPS}", "checkpoints.every_seconds=0.2"]
 FAULTS = 0.03
 """Share of the requests that fail."""
 MOMENTS = {
@@ -47,92 +44,6 @@ MOMENTS = {
     "metrics": ("PUT", r"/metrics/"),
     "export": ("PUT", r"/export/"),
 }
-
-
-class Machine:
-    """The two processes of an attempt, forked from a parent that is warm."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.attempts = 0
-        self._parent = subprocess.Popen(
-            [sys.executable, "-m", "tests.soak_machine"],
-            cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"},
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-        )  # fmt: skip
-
-    def close(self) -> None:
-        """End the parent; its children are ended by whoever started them."""
-        assert self._parent.stdin is not None
-        assert self._parent.stdout is not None
-        self._parent.stdin.close()
-        self._parent.stdout.close()
-        self._parent.wait()
-
-    def start(self, run: str, store: str, environment: dict[str, str]) -> "Life":
-        """Begin an attempt of `run`."""
-        self.attempts += 1
-        log = self.folder / f"attempt-{self.attempts}.txt"
-        (port,) = servers.free_ports(1)
-        about = {
-            **environment,
-            "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
-            "VLAUNCH_RUN": run, "VLAUNCH_STORE": store,
-            "VLAUNCH_SCRATCH": str(self.folder / f"scratch-{self.attempts}"),
-            "VLAUNCH_RECIPE": recipe.load("tiny", [f"train.max_steps={STEPS}", "checkpoints.every_seconds=0.2"]).text,
-        }  # fmt: skip
-        return Life(self, self._ask({"environment": about, "log": str(log)}), log)
-
-    def ended(self, pids: list[int]) -> dict[int, int]:
-        return {int(pid): code for pid, code in self._ask({"pids": pids}).items()}
-
-    def _ask(self, request: object) -> Any:
-        assert self._parent.stdin is not None
-        assert self._parent.stdout is not None
-        self._parent.stdin.write(json.dumps(request) + "\n")
-        self._parent.stdin.flush()
-        return json.loads(self._parent.stdout.readline())
-
-
-@dataclass
-class Life:
-    """One attempt's processes."""
-
-    machine: Machine
-    pids: list[int]
-    log: Path
-    codes: dict[int, int] = field(default_factory=dict)
-
-    def kill(self) -> None:
-        """SIGKILL to both."""
-        for pid in self.pids:
-            if pid not in self.codes:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
-
-    def over(self) -> bool:
-        """Whether both have ended; where one has failed the other is ended, as torchrun would."""
-        self.codes |= self.machine.ended([pid for pid in self.pids if pid not in self.codes])
-        if any(self.codes.values()):
-            self.kill()
-        return len(self.codes) == len(self.pids)
-
-    def wait(self, seconds: float) -> bool:
-        """Until both have ended, at most so long; whether they have."""
-        deadline = time.monotonic() + seconds
-        while not self.over():
-            if time.monotonic() > deadline:
-                return False
-            time.sleep(0.02)
-        return True
-
-    @property
-    def said(self) -> str:
-        return self.log.read_text() if self.log.exists() else ""
-
-    @property
-    def finished(self) -> bool:
-        return all(self.codes.get(pid) == 0 for pid in self.pids)
 
 
 class Watched:
@@ -225,7 +136,7 @@ class Soak:
         """The run that nobody touches, without faults."""
         self.machine.ended([])  # it is warm when it answers
         began = time.monotonic()
-        life = self.machine.start("reference", self.uri, self.server.environment)
+        life = self.machine.start("reference", self.uri, CHANGES, self.server.environment)
         assert life.wait(180), life.said
         assert life.finished, life.said
         self.seconds = time.monotonic() - began
@@ -303,7 +214,7 @@ class Soak:
 
     def _start(self, name: str) -> Life:
         environment = {**self.server.environment, "AWS_ENDPOINT_URL": self.proxy.endpoint}
-        return self.machine.start(name, self.uri, environment)
+        return self.machine.start(name, self.uri, CHANGES, environment)
 
 
 @contextlib.contextmanager

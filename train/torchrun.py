@@ -21,7 +21,7 @@ def main(arguments: list[str]) -> int:
         if name.startswith("torch.distributed.elastic"):
             logging.getLogger(name).setLevel(logging.CRITICAL)
     parsed = get_args_parser().parse_args(arguments)
-    os.environ[GRACE] = str(parsed.shutdown_timeout)  # the workers plan their last save by it
+    os.environ[GRACE] = str(parsed.shutdown_timeout or 30)  # torchrun's own; the workers plan their last save by it
     try:
         run(parsed)  # type: ignore[no-untyped-call]
     except ChildFailedError as failure:

@@ -1,5 +1,5 @@
-"""A warm parent for many short lives of the real trainer: it has imported everything once, and forks the two processes
-of an attempt on request. `python -m tests.soak_machine`, a line of JSON in, a line of JSON out.
+"""A warm parent for many short lives of the real trainer: it has imported everything once, and forks the
+processes of an attempt on request. `python -m tests.warm_parent`, a line of JSON in, a line of JSON out.
 
 What it stands in for is torchrun and the seconds that importing torch takes; train.__main__ runs as it is.
 """
@@ -27,9 +27,9 @@ IMPORTED = (torch, train.loop, train.model, train.export, checkpoints.saver, che
 
 
 def start(environment: dict[str, str], log: str) -> list[int]:
-    """Fork the two ranks of an attempt; their process ids."""
+    """Fork the ranks of an attempt; their process ids."""
     pids = []
-    for rank in range(2):
+    for rank in range(int(environment["WORLD_SIZE"])):
         pid = os.fork()
         if pid == 0:
             _become(rank, environment, Path(log))
