@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # Some machines tell Python to write no bytecode, which makes every start of a big library slow.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo demo-serve test check yamls bench docs
+.PHONY: demo demo-serve test check yamls bench docs soak
 .DEFAULT_GOAL := test
 
 # torch comes by pip, which also looks at wheels kept on the machine; everything else by uv, which is faster.
@@ -61,6 +61,10 @@ yamls: $(VENV)/.dev
 
 bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/startup.py
+
+# 200 SIGKILLs through a faulty network, at most 15 minutes; make soak SEED=7 repeats one.
+soak: $(VENV)/.dev
+	$(BIN)/python -m tests.soak $(if $(SEED),--seed $(SEED))
 
 # The reference pages are written again, then the site is built; a broken link or page fails it.
 docs: $(VENV)/.dev
