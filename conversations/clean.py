@@ -8,7 +8,7 @@ import hashlib
 import importlib.metadata
 import importlib.util
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -18,13 +18,11 @@ from conversations import duplicates, filters, schema
 from conversations.errors import ConversationsError, Unreadable
 from conversations.output import Writer, describe, writing
 from conversations.pool import Lost, Pool
-from conversations.records import Raw, Reading
+from conversations.records import Raw, Reading, batches
 from conversations.rules import Rules
 from conversations.sources import Source, missing
 
 LIBRARIES = ("html-to-markdown", "rensa", "py3langid")
-BATCH_RECORDS = 64
-BATCH_BYTES = 1_000_000
 COLUMNS = ("kept", "report", "marks", "beginnings", "near")
 """The files that the first pass appends to."""
 
@@ -154,28 +152,12 @@ def _convert(
             next(records)
         asked: list[list[Raw]] = []
         pool: Pool[Raw, _Outcome] = Pool(functools.partial(_worker, rules), processes)
-        for results in pool.map(_batches(records, asked)):
+        for results in pool.map(batches(records, asked)):
             raws = asked.pop(0)
             journal.append([_lost(raw, each) if isinstance(each, Lost) else each
                             for raw, each in zip(raws, results, strict=True)])  # fmt: skip
             progress(reading.bytes, journal.records)
     return resumed
-
-
-def _batches(records: Iterator[Raw], asked: list[list[Raw]]) -> Iterator[list[Raw]]:
-    """Records together that are worth a message to a worker; `asked` gets their names, without their text."""
-    batch: list[Raw] = []
-    size = 0
-    for raw in records:
-        batch.append(raw)
-        size += len(raw.data)
-        if len(batch) >= BATCH_RECORDS or size >= BATCH_BYTES:
-            asked.append([msgspec.structs.replace(each, data=b"") for each in batch])
-            yield batch
-            batch, size = [], 0
-    if batch:
-        asked.append([msgspec.structs.replace(each, data=b"") for each in batch])
-        yield batch
 
 
 def _worker(rules: Rules) -> Callable[[Raw], _Outcome]:

@@ -15,6 +15,8 @@ from conversations.errors import Unreadable
 from conversations.schema import TURNS
 from conversations.sources import Hashing, Source
 
+BATCH_RECORDS = 64
+BATCH_BYTES = 1_000_000
 _SPACE = re.compile(r"[\s,]*")
 _ID = re.compile(rb'\s*\{\s*"(?:id|conversation_id|conv_id)"\s*:\s*"([^"\\]{1,200})"')
 _NEXT = re.compile(r"[,\n\[]\s*(?=\{)")
@@ -90,6 +92,22 @@ class Reading:
             yield from _json(_Text(sources.unpacked(hashing), 2 * self._largest))  # type: ignore[arg-type]
         except Unreadable as broken:
             yield "", b"", (broken.reason, broken.detail)
+
+
+def batches(records: Iterator[Raw], asked: list[list[Raw]]) -> Iterator[list[Raw]]:
+    """Records together that are worth a message to a worker; `asked` gets their names, without their text."""
+    batch: list[Raw] = []
+    size = 0
+    for raw in records:
+        batch.append(raw)
+        size += len(raw.data)
+        if len(batch) >= BATCH_RECORDS or size >= BATCH_BYTES:
+            asked.append([msgspec.structs.replace(each, data=b"") for each in batch])
+            yield batch
+            batch, size = [], 0
+    if batch:
+        asked.append([msgspec.structs.replace(each, data=b"") for each in batch])
+        yield batch
 
 
 _Place = tuple[str, bytes, tuple[str, str] | None]

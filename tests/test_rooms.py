@@ -26,6 +26,7 @@ MAY_IMPORT = {
         "checkpoints.stores",
         "train.config",
         "train.memory",
+        "train.templates",
         "serving.config",
         "evaluation",
         "conversations",

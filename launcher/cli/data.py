@@ -137,3 +137,60 @@ def _show_counts(done: "Cleaned") -> None:
 
 def _sorted(reasons: dict[str, int]) -> list[tuple[str, Any]]:
     return sorted(reasons.items(), key=lambda each: (-each[1], each[0]))
+
+
+@data.command()
+@click.argument("inputs", nargs=-1, required=True, metavar="IN...")
+@click.option("--tokenizer", required=True, metavar="T", help="A Hugging Face name, a folder, a tokenizer.json, or "
+              "package:NAME/FILE.gguf.")  # fmt: skip
+@click.option("--max-tokens", type=click.IntRange(min=16), default=2048, show_default=True, metavar="N",
+              help="The longest piece, template and system prompt included.")  # fmt: skip
+@click.option("--template", "template_name", default="tokenizer", show_default=True, metavar="NAME",
+              help="vicuna, chatml, llama2, or the tokenizer's own.")  # fmt: skip
+@click.option(
+    "--out", type=PATH, required=True, metavar="FILE", help="Where the pieces go: .json or .jsonl, packed or not."
+)
+@click.option("--processes", type=click.IntRange(min=1), metavar="N", help="Worker processes.  [default: one a core]")
+@click.option("--json", "as_json", is_flag=True, help="Print the counts as JSON; keys in docs/conversations.md.")
+def split(
+    inputs: tuple[str, ...],
+    tokenizer: str,
+    max_tokens: int,
+    template_name: str,
+    out: Path,
+    processes: int | None,
+    as_json: bool,
+) -> None:
+    """Split long conversations into pieces that fit the model's context.
+
+    Pieces end at the borders of rounds. An answer that does not fit alone is cut at a paragraph and marked under "cut".
+    """
+    import msgspec
+
+    from conversations import split as splitting
+    from launcher import chats
+    from train.templates import NAMED
+
+    if template_name != "tokenizer" and template_name not in NAMED:
+        raise click.UsageError(f"There is no template '{template_name}'; known are {', '.join(NAMED)} and tokenizer.")
+    given = chats.find(inputs)
+    with _progress("splitting", given) as progress:
+        done = splitting.split(
+            given, out, tokenizer=tokenizer, template=NAMED.get(template_name), template_name=template_name,
+            max_tokens=max_tokens, processes=processes, progress=progress,
+        )  # fmt: skip
+    counts = done.counts
+    if as_json:
+        click.echo(msgspec.json.encode({"out": str(out), "counts": msgspec.to_builtins(counts)}).decode())
+    else:
+        click.echo(
+            f"{counts.conversations_in:,} conversations in, {counts.pieces:,} pieces of {counts.tokens:,} tokens"
+        )
+        click.echo(
+            f"{counts.whole:,} fit as they were; {counts.answers_cut:,} answers were cut at a border inside them"
+        )
+    for line in done.named:
+        click.echo(line, err=True)
+    if unreadable := sum(counts.unreadable.values()):
+        click.echo(f"vlaunch: {unreadable} records could not be used; the others are in {out}.", err=True)
+        sys.exit(1)
