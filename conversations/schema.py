@@ -37,6 +37,8 @@ class Conversation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
 
     id: str
     conversations: list[Turn]
+    source: str | None = None
+    """Of a piece: the id of the conversation it is of."""
     cut: dict[str, Any] | None = None
     """Of a piece of a longer one: what was cut and where."""
 
@@ -71,7 +73,13 @@ def conversation(record: Any, unnamed: str) -> Conversation:
     name = next((record[key] for key in IDS if record.get(key) not in (None, "")), unnamed)
     if isinstance(record.get("system"), str) and record["system"] and not any(t.speaker == "system" for t in turns):
         turns.insert(0, Turn("system", record["system"]))
-    return Conversation(id=_sound(str(name), "its id"), conversations=turns)
+    source, cut = record.get("source"), record.get("cut")
+    return Conversation(
+        id=_sound(str(name), "its id"),
+        conversations=turns,
+        source=source if isinstance(source, str) else None,
+        cut=cut if isinstance(cut, dict) else None,
+    )
 
 
 def _slowly(text: str) -> Any:

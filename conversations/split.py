@@ -4,6 +4,7 @@ in the pieces once and whole; one that does not fit alone is cut at a paragraph,
 
 import functools
 import re
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -66,7 +67,8 @@ def split(
     progress: Callable[[int, int], None] = lambda bytes_read, records: None,
 ) -> Split:
     """Split the sources' conversations into `out`. Raises ConversationsError."""
-    smallest = Counter(tokenizer, template).count([Turn("human", CONTINUE), Turn("gpt", "x")])
+    counter = Counter(tokenizer, template)
+    smallest = counter.count([Turn("human", CONTINUE), Turn("gpt", "x")])
     if max_tokens < 2 * smallest:
         raise ConversationsError(
             f"--max-tokens {max_tokens} leaves no room: template and prompt alone take {smallest}."
@@ -75,12 +77,12 @@ def split(
     named: list[str] = []
     reading = Reading(given, LARGEST)
     asked: list[list[Raw]] = []
-    pool: Pool[Raw, _Pieces | tuple[str, str]] = Pool(
-        functools.partial(_worker, tokenizer, template, max_tokens), processes
-    )
     with writing(out):
         out.parent.mkdir(parents=True, exist_ok=True)
-        with Writer(out) as writer:
+        with tempfile.TemporaryDirectory() as folder, Writer(out) as writer:
+            counter.save(folder)
+            work = functools.partial(_worker, folder, template, max_tokens)
+            pool: Pool[Raw, _Pieces | tuple[str, str]] = Pool(work, processes)
             for results in pool.map(batches(iter(reading), asked)):
                 for raw, result in zip(asked.pop(0), results, strict=True):
                     counts.conversations_in += 1
@@ -240,4 +242,5 @@ class _Splitter:
         return self._counter.count([*self._system, Turn("human", question), Turn("gpt", answer)])
 
     def _piece(self, name: str, turns: list[Turn], cut: dict[str, Any] | None = None) -> Conversation:
-        return Conversation(id=f"{self._conversation.id}_{name}", conversations=turns, cut=cut)
+        name = f"{self._conversation.id}_{name}"
+        return Conversation(id=name, conversations=turns, source=self._conversation.id, cut=cut)

@@ -217,7 +217,11 @@ def _mount(document: dict[str, Any]) -> dict[str, str]:
     if "://" in given or not local.is_absolute():
         return {}
     document["data"]["conversations"] = f"{MOUNTED}/{local.name}"
-    return {document["data"]["conversations"]: str(local)}
+    mounts = {document["data"]["conversations"]: str(local)}
+    manifest = local.with_name(local.name + ".manifest.json")
+    if manifest.is_file():
+        mounts[f"{document['data']['conversations']}.manifest.json"] = str(manifest)
+    return mounts
 
 
 _PATH = re.compile(r" - at `\$\.?([^`]*)`$")

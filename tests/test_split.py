@@ -88,7 +88,7 @@ def counter_of(tokenizer: str, template: str) -> Counter:
     return COUNTERS[key]
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck), database=None)
+@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck), database=None)
 @given(seed=st.integers(0, 2**32), template=st.sampled_from(sorted(NAMED)), room=st.integers(0, 120))
 def test_every_token_of_the_assistant_is_in_exactly_one_piece(
     tokenizer: str, seed: int, template: str, room: int
@@ -127,7 +127,6 @@ def test_the_trainer_counts_the_same_tokens_and_none_is_lost(tokenizer: str) -> 
             tokens, cut = tokenize([messages], own, 2 * least + 60)
             assert cut == 0
             assert len(tokens.ids) == counter.count(part.conversations)
-            assert tokens.trained.any()
 
 
 def test_a_long_answer_is_cut_at_a_paragraph_and_marked(tokenizer: str) -> None:

@@ -2,6 +2,7 @@
 before a machine is paid for: `python -m train.conversations FILE`.
 """
 
+import hashlib
 import json
 import sys
 from collections.abc import Iterator, Sequence
@@ -12,6 +13,9 @@ from train.config import REFUSED
 from train.errors import TrainError
 
 ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
+
+MANIFEST = ".manifest.json"
+"""What is added to a file's name for the manifest beside it."""
 
 Messages = list[dict[str, str]]
 
@@ -29,10 +33,34 @@ def read(path: Path) -> list[Messages]:
         raise TrainError(f"{path} is not UTF-8 text: byte {failure.start}.") from None
     except OSError as failure:
         raise TrainError(f"{path} cannot be read: {(failure.strerror or str(failure)).lower()}.") from None
+    check_manifest(path)
     conversations = [_messages(record, f"{path}, {where}") for where, record in _records(text, path)]
     if not conversations:
         raise TrainError(f"{path} holds no conversation.")
     return conversations
+
+
+def check_manifest(path: Path) -> bytes | None:
+    """The manifest beside a file that `vlaunch data` made; None where there is none.
+
+    Raises TrainError where the file is no longer what its manifest says.
+    """
+    beside = path.with_name(path.name + MANIFEST)
+    try:
+        text = beside.read_bytes()
+        said = json.loads(text)["sha256"]
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError):
+        raise TrainError(f"{beside} is not a manifest; remove it, or make the data again with vlaunch data.") from None
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found != said:
+        raise TrainError(
+            f"{path} is not what its manifest says (sha256 {found[:12]}, written as {said[:12]}): it was changed after "
+            f"vlaunch data made it. Make it again, or remove {beside.name} to train on it as it is."
+        )
+    return text
 
 
 def record_names(path: Path, numbers: Sequence[int]) -> list[str]:

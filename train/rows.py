@@ -19,6 +19,9 @@ def load_rows(recipe: TrainerRecipe, tokenizer: Any, store: Store, say: Callable
     context = recipe.model.context_tokens
     messages = conversations.read(path)
     same_data(store, path, fingerprint(path))  # on every rank, so that all stop with the same sentence
+    manifest = conversations.check_manifest(path)
+    if manifest is not None and dist.get_rank() == 0:
+        store.write("data-manifest.json", [manifest])
     key = fingerprint(path, template=tokenizer.chat_template, vocabulary=len(tokenizer), context=context)
     name = f"tokens/{key[:32]}.npz"
     # Rank 0 looks for all: another attempt of this run may be writing them at this very moment.

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from launcher.cli import data_sets
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -194,3 +196,30 @@ def split(
     if unreadable := sum(counts.unreadable.values()):
         click.echo(f"vlaunch: {unreadable} records could not be used; the others are in {out}.", err=True)
         sys.exit(1)
+
+
+for each in (data_sets.inspect, data_sets.identity, data_sets.mix, data_sets.sample, data_sets.train_test):
+    data.add_command(each)
+
+
+def for_training(path: str, *, yes: bool) -> str:
+    """The file to train on: what was given if this room made it, else what cleaning makes of it, after asking."""
+    from conversations import clean as cleaning
+    from conversations.output import read_manifest
+    from conversations.rules import Rules
+    from launcher import chats
+    from launcher.ledger import home
+
+    given = Path(path).expanduser()
+    if "://" not in path and given.is_file() and read_manifest(given) is not None:
+        return str(given.resolve())
+    sources = chats.find([path])
+    out = home() / "data" / f"{Path(path).name.split('.')[0] or 'chats'}.clean.jsonl"
+    question = f"{path} has no manifest: it is raw. Clean it into {out} and train on that?"
+    if not yes and not click.confirm(question, err=True):
+        raise click.UsageError(f"Clean it yourself and give the result: vlaunch data clean {path} --out FILE")
+    with _progress("cleaning", sources) as progress:
+        done = cleaning.clean(sources, out, _beside(out, ".report.jsonl"), Rules(), progress=progress)
+    counts = done.counts
+    click.echo(f"cleaned: {counts.kept:,} of {counts.records_in:,} kept; of each: {done.report}", err=True)
+    return str(out.resolve())

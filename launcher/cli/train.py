@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 @click.option("--zone", "zones", multiple=True, metavar="Z", help="Only this zone; may be given again.")
 @click.option("--max-price", type=float, metavar="USD_PER_HOUR", help="No machine above this price an hour.")
 @click.option("--set", "changes", multiple=True, metavar="SECTION.KEY=VALUE", help="Change a value of the recipe.")
+@click.option(
+    "--data", "data_file", metavar="FILE", help="Train on these conversations; raw ones are cleaned, after asking."
+)
 @click.option("--mean-life", metavar="60s", help="With --infra local: mean life of a simulated spot machine.")
 @click.option(
     "--resume",
@@ -45,6 +48,7 @@ def train(
     zones: tuple[str, ...],
     max_price: float | None,
     changes: tuple[str, ...],
+    data_file: str | None,
     mean_life: str | None,
     resumed: str | None,
     dry_run: bool,
@@ -64,11 +68,15 @@ def train(
 
     ledger = Ledger(home())
     if resumed is not None:
-        _refuse_with_resume(recipe, changes, dry_run)
+        _refuse_with_resume(recipe, (*changes, *([data_file] if data_file else [])), dry_run)
         _follow(resumed, ledger, detach=detach, as_json=as_json)
         return
     if mean_life is not None:
         changes = (*changes, f"local.mean_life_seconds={_seconds(mean_life)}")
+    if data_file is not None:
+        from launcher.cli.data import for_training
+
+        changes = (*changes, f"data.conversations={for_training(data_file, yes=yes)}")
     named = load(recipe or (DEFAULT_LOCAL if infra == launch.LOCAL else DEFAULT), changes)
     run_id = launch.new_run_id(named.name, datetime.datetime.now(datetime.UTC))
     prepared = launch.prepare(named, spot=spot, infra=infra, zones=zones, max_price=max_price, run_id=run_id)
