@@ -13,7 +13,7 @@ import msgspec
 
 from checkpoints.config import CheckpointConfig
 from launcher.errors import RecipeError
-from train.config import DataConfig, ModelConfig, TrainConfig, above_zero, at_least
+from train.config import DataConfig, LoraConfig, ModelConfig, TrainConfig, above_zero, at_least
 
 HERE = Path(__file__).resolve().parent
 FOLDERS = (HERE.parent / "recipes", HERE / "recipes")
@@ -106,6 +106,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     data: DataConfig
     machine: MachineConfig
     train: TrainConfig = msgspec.field(default_factory=TrainConfig)
+    lora: LoraConfig | None = None
     checkpoints: CheckpointConfig = msgspec.field(default_factory=CheckpointConfig)
     local: LocalConfig = msgspec.field(default_factory=LocalConfig)
 
@@ -231,6 +232,7 @@ _SECTIONS: dict[str, type[msgspec.Struct]] = {
     "data": DataConfig,
     "machine": MachineConfig,
     "train": TrainConfig,
+    "lora": LoraConfig,
     "checkpoints": CheckpointConfig,
     "local": LocalConfig,
 }

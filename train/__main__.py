@@ -66,7 +66,7 @@ def _train(recipe: TrainerRecipe, text: str, store: Store, accelerate: Any, noti
     from checkpoints.fence import Fence
     from checkpoints.run import Attempt
     from checkpoints.sharded import recipe_digest
-    from train import attention, export, model
+    from train import attention, export, lora, model
     from train.loop import Trainer
     from train.progress import Progress, spent_before
     from train.rows import load_rows
@@ -96,15 +96,18 @@ def _train(recipe: TrainerRecipe, text: str, store: Store, accelerate: Any, noti
     kernel, sentence = attention.choose(recipe.model.attention, recipe.train.precision)
     progress.say(sentence)
     fresh = export.newest(store) is None
-    progress.say(f"loading the weights of {recipe.model.base}" if fresh else "weights come from the checkpoint")
+    from_base = fresh or recipe.lora is not None  # a checkpoint of adapters has no base
+    progress.say(f"loading the weights of {recipe.model.base}" if from_base else "weights come from the checkpoint")
     network = model.build(
         recipe.model,
         found,
         attention=kernel,
-        weights=fresh and dist.get_rank() == 0,
+        weights=from_base and dist.get_rank() == 0,
         seed=recipe.train.seed,
     )
     found.architectures = [type(network).__name__]
+    if recipe.lora is not None:
+        network = lora.adapted(network, recipe.lora, seed=recipe.train.seed, low=recipe.train.precision == "bf16")
     if attempt is not None and kept is None:
         model.keep(store, found, tokenizer)
     network, optimizer = model.shard(accelerate, network, recipe.train)
@@ -128,7 +131,7 @@ def _train(recipe: TrainerRecipe, text: str, store: Store, accelerate: Any, noti
             return INTERRUPTED
         if owner := attempt.newer():
             raise TrainError(f"Attempt {owner} has taken over this run; attempt {attempt.number} stops.")
-        return _finish(recipe, store, attempt, found, tokenizer, folder, progress)
+        return _finish(recipe, store, attempt, folder, progress)
 
 
 def _expected_life(recipe: TrainerRecipe, store: Store, attempt: int) -> float:
@@ -141,23 +144,19 @@ def _expected_life(recipe: TrainerRecipe, store: Store, attempt: int) -> float:
     return expected_life(prior, seen, len(seen))
 
 
-def _finish(
-    recipe: TrainerRecipe, store: Store, attempt: Any, found: Any, tokenizer: Any, folder: Path, progress: Any
-) -> int:
+def _finish(recipe: TrainerRecipe, store: Store, attempt: Any, folder: Path, progress: Any) -> int:
     """Rank 0: the export, and the answer the recipe asks for."""
     from train import export, model
 
-    newest = export.newest(store)
-    assert newest is not None
-    size = export.export(store, newest, found, tokenizer, folder)
-    progress.say(f"exported {size / 1e6:,.0f} MB of weights to {store.uri}/{export.PREFIX}")
+    done = export.export_run(store, store.inside(export.FOLDER), scratch=folder / "export", say=progress.say)
+    progress.say(f"exported {done.size / 1e6:,.0f} MB of weights to {store.uri}/{export.FOLDER}")
     answer = ""
     if recipe.train.ask:
-        exported = model.fetched(store, export.PREFIX, folder / "exported")
+        exported = model.fetched(store, f"{export.FOLDER}/", folder / "exported")
         answer = export.answer(exported, recipe.train.ask)
         progress.say(f"asked: {recipe.train.ask}")
         progress.say(f"answered: {answer}")
-    attempt.event("finished", step=newest.step, export=export.PREFIX, answer=answer)
+    attempt.event("finished", step=done.step, export=f"{export.FOLDER}/", answer=answer)
     attempt.flush()
     store.tidy()
     return FINISHED

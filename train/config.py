@@ -112,12 +112,33 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             raise ValueError(f"warmup_fraction is {self.warmup_fraction:g}; it must be from 0 to under 1")
 
 
+class LoraConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The `[lora]` section. With it low-rank adapters are trained and the base stays as it is: a checkpoint carries the
+    adapters alone, the export has them merged into the base."""
+
+    rank: int = 16
+    alpha: float = 32.0
+    """An adapter counts alpha / rank times."""
+
+    dropout: float = 0.0
+    target_modules: list[str] = []
+    """Names of the layers that get an adapter, as in `["q_proj", "v_proj"]`; empty: every linear layer but the
+    output."""
+
+    def __post_init__(self) -> None:
+        at_least(self, "rank", 1)
+        above_zero(self, "alpha")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout is {self.dropout:g}; it must be from 0 to under 1")
+
+
 class TrainerRecipe(msgspec.Struct, frozen=True, kw_only=True):
     """What the trainer reads of a recipe; sections of the launcher's are none of its business."""
 
     model: ModelConfig
     data: DataConfig
     train: TrainConfig = msgspec.field(default_factory=TrainConfig)
+    lora: LoraConfig | None = None
     checkpoints: CheckpointConfig = msgspec.field(default_factory=CheckpointConfig)
 
 

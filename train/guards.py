@@ -3,8 +3,12 @@ with what a person needs to find the cause.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from torch.distributed.tensor import DTensor
 
 from checkpoints.layout import Checkpoint
 from checkpoints.stores import Store
@@ -43,3 +47,23 @@ def not_finite(
         f"At step {step}/{steps} {what}; the step was not taken, and {good}. The batch is of {path}: "
         f"{', '.join(names)}{more}. Look at these records, or lower train.learning_rate, and start a new run."
     )
+
+
+def clip(parameters: Iterable[torch.nn.Parameter], most: float) -> float:
+    """Scale the sharded gradients so that their common norm is at most `most`; what it was, the same on every rank.
+
+    Summed in fp64: in fp32 the last bit would depend on the number of processes, and all later steps with it.
+    """
+    gradients = [_local(parameter.grad) for parameter in parameters if parameter.grad is not None]
+    squares = torch.zeros((), dtype=torch.float64, device=gradients[0].device)
+    for gradient in gradients:
+        squares += torch.linalg.vector_norm(gradient, dtype=torch.float64) ** 2
+    dist.all_reduce(squares)
+    norm = math.sqrt(float(squares))
+    if norm > most:
+        torch._foreach_mul_(gradients, most / norm)
+    return norm
+
+
+def _local(gradient: torch.Tensor) -> torch.Tensor:
+    return gradient.to_local() if isinstance(gradient, DTensor) else gradient

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict, set_state_dict
@@ -127,7 +128,7 @@ class Trainer:
             self.optimizer,
             model_state_dict=state["model"],
             optim_state_dict=state["optim"],
-            options=StateDictOptions(strict=not self.tied),
+            options=StateDictOptions(strict=not self.tied and self.recipe.lora is None),
         )
         self.step = self.saving.committed_step = manifest.step
         self.tokens_seen = manifest.tokens_seen
@@ -182,8 +183,7 @@ class Trainer:
         for parameters in self.optimizer.param_groups:
             parameters["lr"] = rate
         loss_sum = self._backward(micro, trained, device)
-        clipped: Any = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip_norm)
-        norm = float(clipped.full_tensor())
+        norm = guards.clip(self.model.parameters(), self.config.clip_norm)
         if not math.isfinite(norm):  # as it is wherever a loss is not, and the same on every rank
             raise self._not_finite(loss_sum, norm, mine)
         self.optimizer.step()
@@ -202,6 +202,7 @@ class Trainer:
         loss_sum = 0.0
         for number, batch in enumerate(micro):
             self.model.set_requires_gradient_sync(number == len(micro) - 1)
+            self._seed(number * self.world_size + self.rank)
             # FSDP averages over ranks; the batch's mean is over its tokens, wherever they lie.
             loss, total = weighted_loss(
                 self.model(
@@ -215,6 +216,11 @@ class Trainer:
             loss.backward()  # type: ignore[no-untyped-call]
             loss_sum += total.item()
         return loss_sum
+
+    def _seed(self, group: int) -> None:
+        """What dropout draws depends on seed, step and group of rows alone, like the rows themselves."""
+        (drawn,) = np.random.SeedSequence([self.config.seed, self.step, group]).generate_state(1)
+        torch.manual_seed(int(drawn))
 
     def _not_finite(self, loss_sum: float, norm: float, mine: list[list[int]]) -> TrainError:
         """The sentence and the event for a step that cannot be taken; called by every rank."""
@@ -242,7 +248,9 @@ class Trainer:
         )
 
     def _state(self) -> dict[str, Any]:
-        model, optimizer = get_state_dict(self.model, self.optimizer)
+        # Of a model with adapters only what is trained: the base is loaded again from where it came.
+        trained = StateDictOptions(ignore_frozen_params=self.recipe.lora is not None)
+        model, optimizer = get_state_dict(self.model, self.optimizer, options=trained)
         if self.tied:
             model.pop("lm_head.weight", None)  # the embedding, which is there already
         return {"model": model, "optim": optimizer}

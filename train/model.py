@@ -8,12 +8,17 @@ import json
 import tempfile
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator, FullyShardedDataParallelPlugin
-from accelerate.utils import DistributedType, InitProcessGroupKwargs, fsdp2_apply_ac, fsdp2_prepare_model
+from accelerate.utils import DistributedType, InitProcessGroupKwargs, fsdp2_prepare_model
+from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import (
+    apply_activation_checkpointing,
+    checkpoint_wrapper,
+)
 from torch.distributed.fsdp import CPUOffloadPolicy, MixedPrecisionPolicy
 from torch.distributed.tensor import DTensor
 
@@ -76,7 +81,7 @@ def load_tokenizer(config: ModelConfig, kept: Path | None) -> Any:
         tokenizer.chat_template = templates.NAMED["chatml"]
     else:
         base = find_base(config.base)
-        tokenizer = _from_hub(config.base, lambda: AutoTokenizer.from_pretrained(base.path, **base.arguments))
+        tokenizer = from_hub(config.base, lambda: AutoTokenizer.from_pretrained(base.path, **base.arguments))
     tokenizer.chat_template = templates.choose(config.template, tokenizer.chat_template)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
@@ -93,7 +98,7 @@ def load_config(config: ModelConfig, kept: Path | None, vocabulary: int) -> Any:
         found: Any = LlamaConfig(vocab_size=vocabulary, tie_word_embeddings=True, use_cache=False, **TINY)
     else:
         base = find_base(config.base)
-        found = _from_hub(config.base, lambda: AutoConfig.from_pretrained(base.path, **base.arguments))
+        found = from_hub(config.base, lambda: AutoConfig.from_pretrained(base.path, **base.arguments))
     reach = found.max_position_embeddings * config.position_interpolation
     if config.context_tokens > reach:
         raise TrainError(
@@ -101,6 +106,11 @@ def load_config(config: ModelConfig, kept: Path | None, vocabulary: int) -> Any:
             f"set model.position_interpolation to "
             f"{-(-config.context_tokens // found.max_position_embeddings):.1f} or shorten the context."
         )
+    return stretched(found, config)
+
+
+def stretched(found: Any, config: ModelConfig) -> Any:
+    """A model's configuration with the rotary scaling of the recipe in it, as every loader reads it."""
     if config.position_interpolation > 1:
         theta = (found.rope_parameters or {}).get("rope_theta", 10000.0)
         found.rope_parameters = {
@@ -108,7 +118,7 @@ def load_config(config: ModelConfig, kept: Path | None, vocabulary: int) -> Any:
             "factor": config.position_interpolation,
             "rope_theta": theta,
         }
-        found.max_position_embeddings = int(reach)
+        found.max_position_embeddings = int(found.max_position_embeddings * config.position_interpolation)
     found.use_cache = False
     return found
 
@@ -131,7 +141,7 @@ def build(config: ModelConfig, found: Any, *, attention: str, weights: bool, see
     arguments = dict(base.arguments)
     if base.gguf_file is not None:
         arguments["quantization_config"] = GgufConfig(dequantize=True)
-    return _from_hub(
+    return from_hub(
         config.base,
         lambda: AutoModelForCausalLM.from_pretrained(
             base.path, config=found, attn_implementation=attention, dtype=torch.float32, **arguments
@@ -180,10 +190,9 @@ def shard(accelerate: Any, model: Any, config: TrainConfig) -> tuple[Any, torch.
     Of `accelerate` the plugin, the precision and the device are used; what it does in `prepare` beyond this (give
     the optimizer the sharded parameters by their addresses) is not needed where the optimizer is made afterwards.
     """
-    fsdp = accelerate.state.fsdp_plugin
-    fsdp.set_auto_wrap_policy(model)
-    if fsdp.activation_checkpointing:
-        model = fsdp2_apply_ac(accelerate, model)
+    accelerate.state.fsdp_plugin.set_auto_wrap_policy(model)
+    if config.activation_checkpointing:
+        _checkpoint_activations(model)
     model = fsdp2_prepare_model(accelerate, model)
     whole = [name for name, parameter in model.named_parameters() if not isinstance(parameter, DTensor)]
     if whole:
@@ -195,6 +204,18 @@ def shard(accelerate: Any, model: Any, config: TrainConfig) -> tuple[Any, torch.
         fused=torch.cuda.is_available() and not config.cpu_offload,
     )
     return model, optimizer
+
+
+def _checkpoint_activations(model: Any) -> None:
+    """Let every layer be computed again on the way back. accelerate's own way never keeps the state of the random
+    numbers, with which dropout would drop other units the second time."""
+    dropout = any(isinstance(module, torch.nn.Dropout) and module.p for module in model.modules())
+    random = dropout or bool(getattr(model.config, "attention_dropout", 0.0))
+    apply_activation_checkpointing(
+        model,
+        checkpoint_wrapper_fn=partial(checkpoint_wrapper, preserve_rng_state=random),
+        check_fn=lambda module: type(module).__name__ in model._no_split_modules,
+    )
 
 
 def keep(store: Store, found: Any, tokenizer: Any) -> None:
@@ -240,7 +261,7 @@ def _byte_tokenizer() -> Any:
     return tokenizer
 
 
-def _from_hub(name: str, load: Any) -> Any:
+def from_hub(name: str, load: Any) -> Any:
     """Call `load`, and say in a sentence where a base model cannot be had."""
     try:
         return load()

@@ -18,6 +18,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "status": ("status", "status", "How runs stand."),
     "logs": ("logs", "logs", "What a run has said."),
     "data": ("data", "data", "Raw chats to training conversations."),
+    "export": ("export", "export", "A checkpoint as a Hugging Face folder."),
     "cost": ("cost", "cost", "What runs cost."),
     "evaluate": ("evaluate", "evaluate", "Is the model good: answers, a judge, scores."),
     "gateway": ("gateway", "gateway", "One address in front of workers that come and go."),
