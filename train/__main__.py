@@ -148,15 +148,15 @@ def _finish(recipe: TrainerRecipe, store: Store, attempt: Any, folder: Path, pro
     """Rank 0: the export, and the answer the recipe asks for."""
     from train import export, model
 
-    done = export.export_run(store, store.inside(export.FOLDER), scratch=folder / "export", say=progress.say)
-    progress.say(f"exported {done.size / 1e6:,.0f} MB of weights to {store.uri}/{export.FOLDER}")
+    done = export.export_run(store, store, prefix=export.PREFIX, scratch=folder / "export", say=progress.say)
+    progress.say(f"exported {done.size / 1e6:,.0f} MB of weights to {store.uri}/{export.PREFIX}")
     answer = ""
     if recipe.train.ask:
-        exported = model.fetched(store, f"{export.FOLDER}/", folder / "exported")
+        exported = model.fetched(store, export.PREFIX, folder / "exported")
         answer = export.answer(exported, recipe.train.ask)
         progress.say(f"asked: {recipe.train.ask}")
         progress.say(f"answered: {answer}")
-    attempt.event("finished", step=done.step, export=f"{export.FOLDER}/", answer=answer)
+    attempt.event("finished", step=done.step, export=export.PREFIX, answer=answer)
     attempt.flush()
     store.tidy()
     return FINISHED

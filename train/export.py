@@ -24,7 +24,7 @@ from train.config import REFUSED, read_recipe
 from train.errors import TrainError
 from train.weights import Weights, weights_of
 
-FOLDER = "export"
+PREFIX = "export/"
 """Where a run's own export is, in its store."""
 FILE_BYTES = 4 << 30
 _DTYPE = torch.bfloat16
@@ -42,8 +42,11 @@ class Exported:
     """Files of weights."""
 
 
-def export_run(store: Store, target: Store, *, scratch: Path, say: Any, step: int | None = None) -> Exported:
-    """Write the run in `store` as a Hugging Face folder into `target`: its newest whole checkpoint, or that of `step`.
+def export_run(
+    store: Store, target: Store, *, scratch: Path, say: Any, step: int | None = None, prefix: str = ""
+) -> Exported:
+    """Write the run in `store` as a Hugging Face folder below `prefix` of `target`: its newest whole checkpoint, or
+    that of `step`.
 
     Raises TrainError where there is no such checkpoint or none is whole.
     """
@@ -51,11 +54,11 @@ def export_run(store: Store, target: Store, *, scratch: Path, say: Any, step: in
     for checkpoint in _wanted(store, step):
         try:
             weights = weights_of(store, checkpoint, recipe)
-            size, files = _write_weights(weights, target)
+            size, files = _write_weights(weights, target, prefix)
         except Corrupt as failure:
             say(f"checkpoint {checkpoint.prefix.rstrip('/')} is passed over: {failure}")
             continue
-        _write_about(store, target, scratch)
+        _write_about(store, target, prefix, scratch)
         return Exported(checkpoint.step, size, files)
     raise TrainError(f"No checkpoint of {store.uri} that was asked for is whole; nothing was exported.")
 
@@ -125,18 +128,18 @@ def _wanted(store: Store, step: int | None) -> list[Checkpoint]:
     return wanted
 
 
-def _write_weights(weights: Weights, target: Store) -> tuple[int, int]:
+def _write_weights(weights: Weights, target: Store, prefix: str) -> tuple[int, int]:
     """The files of weights and their index; bytes and number of files."""
     groups = list(_groups(weights))
     index: dict[str, str] = {}
     for number, names in enumerate(groups, 1):
         file = "model.safetensors" if len(groups) == 1 else f"model-{number:05d}-of-{len(groups):05d}.safetensors"
         index |= dict.fromkeys(names, file)
-        target.write(file, _safetensors(weights, names))
+        target.write(prefix + file, _safetensors(weights, names))
     total = sum(_size(weights, name) for name in index)
     if len(groups) > 1:
         text = json.dumps({"metadata": {"total_size": total}, "weight_map": index}, indent=2, sort_keys=True)
-        target.write("model.safetensors.index.json", [text.encode()])
+        target.write(prefix + "model.safetensors.index.json", [text.encode()])
     return total, len(groups)
 
 
@@ -175,7 +178,7 @@ def _safetensors(weights: Weights, names: list[str]) -> Iterator[bytes | memoryv
         yield memoryview(raw)
 
 
-def _write_about(store: Store, target: Store, scratch: Path) -> None:
+def _write_about(store: Store, target: Store, prefix: str, scratch: Path) -> None:
     """Configuration, tokenizer and chat template, from what the run keeps of the base."""
     from transformers import AutoConfig, AutoTokenizer
 
@@ -191,7 +194,7 @@ def _write_about(store: Store, target: Store, scratch: Path) -> None:
     tokenizer.chat_template = templates.without_marks(tokenizer.chat_template)
     tokenizer.save_pretrained(folder)
     for path in sorted(folder.iterdir()):
-        target.write(path.name, [path.read_bytes()])
+        target.write(prefix + path.name, [path.read_bytes()])
 
 
 def main(arguments: list[str]) -> int:
