@@ -28,7 +28,7 @@ class Engine:
         program = Path(sys.executable).parent / "transformers"
         if not program.exists():
             raise EvaluationError(
-                f"Serving {self.model} here needs transformers; install it with: pip install 'vlaunch[train,judge]', "
+                f"Serving {self.model} here needs an engine; install it with: pip install 'vlaunch[train,serve]', "
                 "or give the URL of a server."
             )
         self.log.parent.mkdir(parents=True, exist_ok=True)
