@@ -15,16 +15,20 @@ class SeamBroken(Exception):
     """The engine did not say again what had been said; the text must be sent back whole."""
 
 
+MOST_SAID_AGAIN = 16
+"""Pieces; a longer word is not worth its time."""
+
+
 def safe_pieces(pieces: Sequence[str]) -> int:
-    """How many pieces to send back, so that the text ends where a word does; 0 where there is no such place.
+    """How many pieces to send back, so that the text ends where a word does; all of them where no word ends near by.
 
     A tokenizer never joins a word with the one before it, so whatever the rest was, these pieces tokenize as they did.
     """
-    for index in range(len(pieces) - 1, 0, -1):
+    for index in range(len(pieces) - 1, max(0, len(pieces) - 1 - MOST_SAID_AGAIN), -1):
         piece, before = pieces[index], pieces[index - 1]
         if len(piece) > 1 and piece[0] == " " and piece[1].isalnum() and before and not before[-1].isspace():
             return index
-    return 0
+    return len(pieces)
 
 
 class Overlap:

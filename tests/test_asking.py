@@ -60,6 +60,13 @@ def test_drawn_words_do_not_come_again_so_all_is_sent_back() -> None:
     assert (asking.body["max_tokens"], asking.overlap.left) == (6, "")
 
 
+def test_text_that_ends_in_whitespace_is_sent_without_it_and_not_given_twice() -> None:
+    asking = ask(begin(["t0 ", "t1 "]), "m", "openai", None)
+    assert asking.body["messages"][-1]["content"] == "t0 t1"
+    assert asking.body["max_tokens"] == 8
+    assert asking.overlap.feed(" t2 ") == "t2 "
+
+
 def test_a_conversation_that_ended_with_the_assistants_words_goes_on_with_them() -> None:
     messages = [{"role": "user", "content": "x"}, {"role": "assistant", "content": "Once"}]
     asking = ask(begin(HALF, messages=messages), "m", "openai", None)

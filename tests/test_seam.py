@@ -12,11 +12,13 @@ from serving.seam import Overlap, SeamBroken, Stop, Whitespace, safe_pieces
     [
         (["The", " cat", " s", "at"], 2),
         (["The", " cat"], 1),
-        (["The"], 0),
-        ([" a"], 0),
-        (["Hi", "\n", " x"], 0),
+        (["The"], 1),
+        ([" a"], 1),
+        (["Hi", "\n", " x"], 3),
         (["one", " two", ".", "\n"], 1),
-        (["a", " ", "b"], 0),
+        (["a", " ", "b"], 3),
+        (["今", "日", "は"], 3),
+        (["a", " b", *["c"] * 40], 42),
     ],
 )
 def test_text_is_sent_back_up_to_the_end_of_a_word(pieces: list[str], safe: int) -> None:
