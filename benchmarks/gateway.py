@@ -98,10 +98,12 @@ async def opened() -> AsyncIterator[aiohttp.ClientSession]:
 
 
 async def wait_until_it_answers(session: aiohttp.ClientSession, url: str) -> None:
-    deadline = time.monotonic() + 60
+    """SkyServe's balancer holds requests that come before it knows its replicas, so each try is short."""
+    patience = aiohttp.ClientTimeout(total=5)
+    deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
-        with contextlib.suppress(aiohttp.ClientError):
-            async with session.post(f"{url}/v1/chat/completions", json=body(1)) as response:
+        with contextlib.suppress(aiohttp.ClientError, TimeoutError):
+            async with session.post(f"{url}/v1/chat/completions", json=body(1), timeout=patience) as response:
                 if response.status == 200:
                     return
         await asyncio.sleep(0.2)
