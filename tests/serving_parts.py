@@ -21,7 +21,7 @@ from serving.config import ApiKey, GatewayConfig, WorkerConfig, WorkerToken, has
 ROOT = Path(__file__).resolve().parent.parent
 TOKEN = "a-registration-token"
 TOKENS = (WorkerToken(name="test", sha256=hashed(TOKEN)),)
-PATIENCE_SECONDS = 60.0
+PATIENCE_SECONDS = 120.0
 
 
 class Parts:
