@@ -75,6 +75,7 @@ class Ledger:
         """Records by run, runs in the order they were launched; a run's are decoded when they are asked for."""
         found: dict[str, list[bytes]] = {}
         last: dict[str, str] = {}
+        evaluations: list[bytes] = []
         for line in self._lines():
             try:
                 header = _HEADER.decode(line)
@@ -82,15 +83,15 @@ class Ledger:
                 self.damaged += 1
                 continue
             if header.kind == "evaluation":
-                continue  # it says nothing of how the run stands
+                evaluations.append(line)  # it says nothing of how a run stands
+                continue
             found.setdefault(header.run_id, []).append(line)
             last[header.run_id] = header.kind
-        return Runs(self, found, [run for run, kind in last.items() if kind != "ended"])
+        return Runs(self, found, [run for run, kind in last.items() if kind != "ended"], evaluations)
 
     def evaluations(self) -> list[Record]:
         """The newest record of each file of reviews."""
-        newest = {record.facts["file"]: record for record in self.records() if record.kind == "evaluation"}
-        return list(newest.values())
+        return self.runs().evaluations()
 
     def _decoded(self, line: bytes) -> Record | None:
         try:
@@ -148,11 +149,19 @@ class Ledger:
 class Runs(Mapping[str, list[Record]]):
     """Records by run id."""
 
-    def __init__(self, ledger: Ledger, lines: dict[str, list[bytes]], unended: list[str]) -> None:
+    def __init__(
+        self, ledger: Ledger, lines: dict[str, list[bytes]], unended: list[str], evaluations: list[bytes]
+    ) -> None:
         self._ledger = ledger
         self._lines = lines
+        self._evaluations = evaluations
         self.unended = unended
         """Runs whose last record is not their end: going on, or their launcher died."""
+
+    def evaluations(self) -> list[Record]:
+        """The newest record of each file of reviews."""
+        read = [record for line in self._evaluations if (record := self._ledger._decoded(line))]
+        return list({record.facts["file"]: record for record in read}.values())
 
     def __getitem__(self, run_id: str) -> list[Record]:
         return [record for line in self._lines[run_id] if (record := self._ledger._decoded(line))]

@@ -5,7 +5,6 @@ What else is known of a run (its events, its metrics, whether a launcher is at w
 """
 
 import datetime
-from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -78,17 +77,37 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True):
 def machines(run: RunFacts, now: datetime.datetime) -> list[Machine]:
     """Every machine the run had, oldest first; one that still runs is counted up to `now`."""
     starts = [record for record in run.records if record.kind == "machine_started"]
+    # A training run has one machine at a time; a service has as many as it has replicas.
+    together = is_service(run)
     ends = {record.facts["machine"]: record for record in run.records if record.kind == "machine_ended"}
-    return [_machine(run, starts, index, ends.get(start.facts["machine"]), now) for index, start in enumerate(starts)]
+    found = []
+    for index, start in enumerate(starts):
+        end = ends.get(start.facts["machine"])
+        running = end is None and run.alive and (together or index == len(starts) - 1)
+        later = now if together or index + 1 == len(starts) else time_of(starts[index + 1].at)
+        found.append(_machine(run, start, end, later, running=running, now=now))
+    return found
 
 
-def _machine(run: RunFacts, starts: list[Record], index: int, end: Record | None, now: datetime.datetime) -> Machine:
-    start = starts[index]
+def is_service(run: RunFacts) -> bool:
+    """Whether it serves rather than trains."""
+    return any(record.kind == "run" and record.facts.get("service") for record in run.records)
+
+
+def _machine(
+    run: RunFacts,
+    start: Record,
+    end: Record | None,
+    later: datetime.datetime,
+    *,
+    running: bool,
+    now: datetime.datetime,
+) -> Machine:
+    """`later` is when it was gone at the latest, where nobody saw its end."""
     number = start.facts["machine"]
     begin = time_of(start.at)
-    until = _until(run, starts, index, end, now)
+    until = time_of(end.at) if end else now if running else _last_sign(run, begin, later)
     lost = end.facts.get("lost_at") if end else None
-    running = end is None and run.alive and index == len(starts) - 1
     changed = [r for r in run.records if r.kind == "machine_price" and r.facts["machine"] == number]
     return Machine(
         number=number,
@@ -109,16 +128,8 @@ def _price(since: datetime.datetime, facts: Facts) -> Price:
     return Price(since=since, usd_per_hour=facts["usd_per_hour"], source=facts["price_source"])
 
 
-def _until(
-    run: RunFacts, starts: Sequence[Record], index: int, end: Record | None, now: datetime.datetime
-) -> datetime.datetime:
-    """When a machine ended, as far as anyone saw."""
-    if end is not None:
-        return time_of(end.at)
-    if run.alive and index == len(starts) - 1:
-        return now
-    later = time_of(starts[index + 1].at) if index + 1 < len(starts) else now
-    begin = time_of(starts[index].at)
+def _last_sign(run: RunFacts, begin: datetime.datetime, later: datetime.datetime) -> datetime.datetime:
+    """The last sign of life of a machine whose end nobody saw."""
     signs = [time_of(each["at"]) for each in [*run.events, *run.metrics]]
     return max((sign for sign in signs if begin <= sign <= later), default=begin)
 

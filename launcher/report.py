@@ -14,11 +14,13 @@ Every dollar shown is a whole number of cents, and every total is the sum of the
 import datetime
 import itertools
 from collections.abc import Sequence
+from typing import Literal
 
 import msgspec
 
+from launcher.ledger import Record
 from launcher.lines import CostLine, cents, split, total
-from launcher.machines import Facts, Machine, RunFacts, machines, time_of
+from launcher.machines import Facts, Machine, RunFacts, is_service, machines, time_of
 
 
 class AttemptCost(msgspec.Struct, kw_only=True):
@@ -54,6 +56,8 @@ class RunCost(msgspec.Struct, kw_only=True):
     """One run. Dollars are None where a price is not known."""
 
     run_id: str
+    kind: Literal["run", "service"]
+    """A run trains, a service serves; a service loses no steps to preemption."""
     recipe: str
     owner: str
     state: str
@@ -88,20 +92,26 @@ class CostReport(msgspec.Struct, kw_only=True):
     runs: list[RunCost]
     lines: list[CostLine]
     """Every dollar of the report once; their sum is `usd_spent`."""
+    usd_judging: float | None
+    """Of `usd_spent`, what judges of evaluations were paid."""
     usd_spent: float | None
     usd_on_demand: float | None
     usd_saved: float | None
     usd_lost_to_preemption: float | None
 
 
-def cost(runs: Sequence[RunFacts], now: datetime.datetime) -> CostReport:
-    """The report over `runs`; `now` is when a machine that still runs is counted up to."""
+def cost(runs: Sequence[RunFacts], now: datetime.datetime, evaluations: Sequence[Record] = ()) -> CostReport:
+    """The report over `runs` and the ledger's records of `evaluations`; `now` is when a machine that still runs is
+    counted up to."""
     found = [run_cost(run, now) for run in runs]
+    lines = [line for run in found for line in compute_lines(run)]
+    lines += [_judging(record) for record in evaluations]
     return CostReport(
         generated_at=iso(now),
         runs=found,
-        lines=[line for run in found for line in compute_lines(run)],
-        usd_spent=total(run.usd_spent for run in found),
+        lines=lines,
+        usd_judging=total(line.usd for line in lines if line.what == "judge"),
+        usd_spent=total(line.usd for line in lines),
         usd_on_demand=total(run.usd_on_demand for run in found),
         usd_saved=total(run.usd_saved for run in found),
         usd_lost_to_preemption=total(run.usd_lost_to_preemption for run in found),
@@ -121,6 +131,7 @@ def run_cost(run: RunFacts, now: datetime.datetime) -> RunCost:
     started = [event for event in run.events if event["event"] == "training_started"]
     return RunCost(
         run_id=run.run_id,
+        kind="service" if is_service(run) else "run",
         recipe=about.get("recipe", "unknown"),
         owner=about.get("owner", ""),
         state=state(run),
@@ -165,6 +176,20 @@ def compute_lines(run: RunCost) -> list[CostLine]:
     return found
 
 
+def _judging(record: Record) -> CostLine:
+    """What the judge of one file of reviews was paid so far."""
+    facts = record.facts
+    return CostLine(
+        subject=record.run_id,
+        what="judge",
+        part=f"{facts['reviews']} reviews of {facts['candidate']} against {facts['baseline']} by {facts['judge']}",
+        started_at=record.at,
+        ended_at=record.at,
+        usd=None if facts["usd"] is None else cents(facts["usd"]),
+        price_source=facts["price_source"],
+    )
+
+
 def state(run: RunFacts) -> str:
     """`running`, `finished`, `stopped`, `failed`, or `launcher died`."""
     if run.alive:
@@ -187,7 +212,7 @@ def _attempt(run: RunFacts, machine: Machine, *, first: bool) -> AttemptCost:
     from_step = next((event["step"] for event in events if event["event"] == "training_started"), None)
     committed = _last_committed(events, from_step)
     reached = lines[-1]["step"] if lines else committed
-    moments = _moments(machine, events)
+    moments = _served(machine) if is_service(run) else _moments(machine, events)
     # Starting up is the price of a run's first machine, and a loss on every later one; a machine that never came
     # to a step was lost whole.
     free_start = first and (machine.running or from_step is not None)
@@ -215,6 +240,11 @@ def _attempt(run: RunFacts, machine: Machine, *, first: bool) -> AttemptCost:
         steps_lost=0 if machine.running else max(0, reached - committed),
         hours_lost=None if run.store_unread else hours[2] + hours[3] + (0.0 if free_start else hours[0]),
     )
+
+
+def _served(machine: Machine) -> list[datetime.datetime]:
+    """A replica's hours are all work, but for what it was billed after it was gone."""
+    return [machine.begin, machine.begin, machine.lost_at, machine.lost_at, machine.until]
 
 
 def _moments(machine: Machine, events: list[Facts]) -> list[datetime.datetime]:

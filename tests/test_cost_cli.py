@@ -177,6 +177,31 @@ def test_an_export_that_cannot_be_used_is_one_sentence(home: Home, tmp_path: Pat
     assert complaint in (sentence(done.exception) or "")
 
 
+def test_a_service_pays_for_all_its_replicas_at_once_and_loses_no_steps(home: Home) -> None:
+    home.run("chat", service=True)
+    home.machine("chat", 1, 0, 60, 2.0)
+    home.machine("chat", 2, 0, 90, 4.0, reason="stopped by a person", preempted=False)
+    home.record("chat", "ended", 90, state="stopped", why="")
+    found = json.loads(said("cost", "report", "--json"))["runs"][0]
+    assert (found["kind"], found["usd_spent"], found["hours"]) == ("service", 8.0, 2.5)
+    assert (found["usd_lost_to_preemption"], found["preemptions"]) == (0.0, 1)
+    assert "service chat: stopped" in said("cost", "report")
+
+
+def test_what_a_judge_was_paid_is_in_the_total_and_in_no_run(home: Home) -> None:
+    run = home.two_machines()
+    for reviews, usd in ((10, 0.5), (160, 1.25)):  # the newest record of a file counts
+        home.record(
+            run, "evaluation", 200, file="/r.jsonl", baseline="a", candidate="b", judge="j", reviews=reviews, usd=usd,
+            price_source="a table, 2026-11-01",
+        )  # fmt: skip
+    report = json.loads(said("cost", "report", "--json"))
+    assert (report["usd_judging"], report["usd_spent"]) == (1.25, pytest.approx(SPENT + 1.25))
+    assert report["runs"][0]["usd_spent"] == pytest.approx(SPENT)
+    assert "judges of evaluations: $1.25" in said("cost", "report")
+    assert f"${SPENT + 1.25:.2f}" in said("cost", "report", "--by", "what")
+
+
 def running(home: Home) -> None:
     """A run on the first of its machines, 100 minutes in, an hour of work left, held by this test's own lock."""
     home.run("going", -100, store=str(home.store))

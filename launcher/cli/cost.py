@@ -60,7 +60,7 @@ def report(
         from launcher.lines import to_csv
 
         click.echo(to_csv(found.lines), nl=False)
-    elif not found.runs:
+    elif not found.runs and not found.lines:
         click.echo("There is no run to report on; begin one with: vlaunch train --spot --infra local")
     elif page:
         _write_page(found, page)
@@ -132,7 +132,12 @@ def build(
         if each and (begin is None or datetime.datetime.fromisoformat(each[0].at) >= begin)
     ]
     say_damage(ledger)
-    return reckon(facts, now)
+    judged = [
+        each
+        for each in ([] if wanted else known.evaluations())
+        if begin is None or datetime.datetime.fromisoformat(each.at) >= begin
+    ]
+    return reckon(facts, now, judged)
 
 
 def say_damage(ledger: "Ledger") -> None:

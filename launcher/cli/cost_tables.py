@@ -60,6 +60,7 @@ def show(found: "CostReport", *, every: bool) -> None:
     if len(found.runs) <= _DETAILED and not every:
         for run in found.runs:
             show_run(run)
+        _say_judging(found)
         _say_budgets(found)
         return
     from launcher.cli.tables import Column, dollars, fitted
@@ -87,6 +88,7 @@ def show(found: "CostReport", *, every: bool) -> None:
         "lost to preemption": [run.usd_lost_to_preemption for run in found.runs],
     }
     screen.print(f"{len(found.runs)} runs: " + ", ".join(f"{name} {_summed(each)}" for name, each in figures.items()))
+    _say_judging(found)
     _say_budgets(found)
 
 
@@ -100,6 +102,14 @@ def _summed(amounts: list[float | None]) -> str:
         return "unknown"
     of = f" (of the {len(known)} where it is known)" if len(known) < len(amounts) else ""
     return dollars(total(known)) + of
+
+
+def _say_judging(found: "CostReport") -> None:
+    """Judges belong to the total and to no run's machines."""
+    from launcher.cli.tables import dollars
+
+    if any(line.what == "judge" for line in found.lines):
+        click.echo(f"judges of evaluations: {dollars(found.usd_judging)}; with them spent {dollars(found.usd_spent)}")
 
 
 def _say_budgets(found: "CostReport") -> None:
@@ -135,6 +145,7 @@ def show_run(run: "RunCost") -> None:
 
     screen = console()
     simulated = " (all prices are simulated)" if run.simulated else ""
+    kind = "service " if run.kind == "service" else ""
     columns = (
         Column("#"), Column("zone", number=False), Column("from (UTC)", 4), Column("to", 5),
         Column("why it ended", 2, number=False), Column("$/hour", 3), Column("dollars"), Column("kept", 1),
@@ -148,7 +159,7 @@ def show_run(run: "RunCost") -> None:
         )
         for each in run.attempts
     ]  # fmt: skip
-    screen.print(fitted(columns, rows, screen.width, f"{run.run_id}: {run.state}{simulated}"))
+    screen.print(fitted(columns, rows, screen.width, f"{kind}{run.run_id}: {run.state}{simulated}"))
     for note in run.notes:
         screen.print(f"note: {note}")
     parts = _parts(run)
