@@ -81,21 +81,24 @@ def is_page(text: str) -> bool:
 
 def to_markdown(page: str) -> str:
     """The markdown of a page. Raises TooDeep."""
-    from html_to_markdown import convert
+    # Not the package's own convert: it translates the options again each time, which takes as long as a page does.
+    from html_to_markdown._html_to_markdown import convert
 
     kept = _Kept(page)
-    text = _taken_out(_FIRST_COUNTER.sub(r"\1", _COPIED.sub("", page), count=1), kept)
+    if page.rstrip().endswith("words"):
+        page = _COPIED.sub("", page)
+    text = _taken_out(_FIRST_COUNTER.sub(r"\1", page, count=1), kept)
     if _is_deep(text):
         raise TooDeep(f"its HTML has elements more than {DEEPEST} deep inside one another")
     if "blockquote" in text:
         text = _QUOTE.sub(rf"\1{kept.blank_line}<blockquote", text)
-    markdown = kept.put_back(convert(text, _options()).content or "")
+    markdown = kept.put_back(convert(html=text, options=_options(), visitor=None).content or "")
     return _aligned(markdown, text).strip("\n")
 
 
 @functools.cache
 def _options() -> Any:
-    from html_to_markdown import ConversionOptions
+    from html_to_markdown._html_to_markdown import ConversionOptions
 
     return ConversionOptions(
         bullets="-",
@@ -260,7 +263,7 @@ def _end_of(html: str, opening: re.Match[str]) -> int:
 
 def _aligned(markdown: str, html: str) -> str:
     """The markdown with the tables' alignment, which the converter leaves out."""
-    if not _SIDE.search(html):
+    if "align" not in html or not _SIDE.search(html):
         return markdown
     heads = iter([_head(html, found.end()) for found in _TABLE.finditer(html)])
 
