@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
+from torch.distributed.checkpoint.state_dict_saver import save as _dcp
 
 import checkpoints.fence
 import checkpoints.saver
@@ -23,7 +25,20 @@ from train.__main__ import main
 
 # Short patience: the faults here are milliseconds long, and a stall is one for whoever waits three seconds.
 TRANSFER = Transfer(idle_seconds=3, retry_seconds=60)
-IMPORTED = (torch, train.loop, train.model, train.export, checkpoints.saver, checkpoints.fence, checkpoints.stores.s3)
+IMPORTED = (
+    _dcp,
+    torch,
+    train.loop,
+    train.model,
+    train.export,
+    checkpoints.saver,
+    checkpoints.fence,
+    checkpoints.stores.s3,
+)
+
+# transformers imports these only when they are asked for.
+LAZY = ("AutoConfig", "AutoModelForCausalLM", "AutoTokenizer", "LlamaForCausalLM", "PreTrainedTokenizerFast")
+WARM = [getattr(transformers, name) for name in LAZY]
 
 
 def start(environment: dict[str, str], log: str) -> list[int]:
