@@ -93,6 +93,17 @@ def committed(names: Iterable[str]) -> list[Checkpoint]:
     return sorted((c for c, files in _by_checkpoint(names).items() if MANIFEST in files), reverse=True)
 
 
+def without_manifest(names: Iterable[str]) -> list[Checkpoint]:
+    """What would be newer than the newest committed checkpoint, but has no manifest: a save that was cut short, or a
+    manifest that somebody removed.
+    """
+    names = list(names)
+    newest = max(committed(names), default=Checkpoint(0, 0))
+    return sorted(
+        (c for c, files in _by_checkpoint(names).items() if MANIFEST not in files and c > newest), reverse=True
+    )
+
+
 def deletable(
     names: Iterable[str],
     *,

@@ -343,9 +343,16 @@ def read_manifest(store: Store, checkpoint: Checkpoint) -> Manifest:
         raise Corrupt(f"{name} is damaged: {failure}") from failure
 
 
-def committed(store: Store, group: dist.ProcessGroup | None) -> list[Checkpoint]:
-    """The run's committed checkpoints, newest first, the same list on every rank."""
-    found = [layout.committed(entry.name for entry in store.list("checkpoints/"))]
+def committed(
+    store: Store, group: dist.ProcessGroup | None, say: Callable[[str], None] = lambda text: None
+) -> list[Checkpoint]:
+    """The run's committed checkpoints, newest first, the same list on every rank; `say` is told what is newer and has
+    no manifest.
+    """
+    names = [entry.name for entry in store.list("checkpoints/")]
+    for torso in layout.without_manifest(names):
+        say(f"{torso.prefix.rstrip('/')} is not used: it has no {layout.MANIFEST}, so it was never committed whole")
+    found = [layout.committed(names)]
     dist.broadcast_object_list(found, src=0, group=group)
     return found[0]
 

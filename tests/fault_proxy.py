@@ -102,7 +102,7 @@ class FaultProxy:
             writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
             head = re.sub(rb"(?i)\r\nexpect:[^\r]*", b"", head)
         body = await _body(head, reader)
-        if fault in ("slow_down", "error"):
+        if fault in ("slow_down", "error") or fault.startswith("refuse "):
             writer.write(_refusal(fault))
             await writer.drain()
             return True
@@ -173,6 +173,9 @@ def _length(head: bytes) -> int | None:
 
 
 def _refusal(fault: str) -> bytes:
-    status, code = ("503 Slow Down", "SlowDown") if fault == "slow_down" else ("500 Internal", "InternalError")
+    """An answer in S3's form; `refuse 403 AccessDenied` names status and code."""
+    named = {"slow_down": "refuse 503 SlowDown", "error": "refuse 500 InternalError"}.get(fault, fault)
+    _, status, code = named.split()
     text = f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>by the test</Message></Error>".encode()
-    return f"HTTP/1.1 {status}\r\nContent-Type: application/xml\r\nContent-Length: {len(text)}\r\n\r\n".encode() + text
+    head = f"HTTP/1.1 {status} By-The-Test\r\nContent-Type: application/xml\r\nContent-Length: {len(text)}\r\n\r\n"
+    return head.encode() + text

@@ -50,7 +50,29 @@ def _is_free(port: int) -> bool:
 
 @contextlib.contextmanager
 def seaweedfs(folder: Path, *, volume_megabytes: int = 1024) -> Iterator[Server]:
-    """A SeaweedFS that keeps its data in `folder` and speaks S3 with conditions, checksums and signatures."""
+    """A SeaweedFS that keeps its data in `folder` and speaks S3 with conditions, checksums and signatures.
+
+    It has eight ports, and another program may take one between our look and its start, or a slow machine may make it
+    give up on itself: it is started up to three times.
+    """
+    from botocore.exceptions import EndpointConnectionError
+
+    why: Exception | None = None
+    for attempt in range(3):
+        with contextlib.ExitStack() as stack:
+            try:
+                server = stack.enter_context(_seaweedfs(folder / f"start-{attempt}", volume_megabytes))
+                make_bucket(server, "ready")
+            except (AssertionError, EndpointConnectionError) as failure:
+                why = failure
+                continue
+            yield server
+            return
+    raise AssertionError(f"SeaweedFS does not come up: {why}")
+
+
+@contextlib.contextmanager
+def _seaweedfs(folder: Path, volume_megabytes: int) -> Iterator[Server]:
     folder.mkdir(parents=True, exist_ok=True)
     config = folder / "s3.json"
     credentials = [{"accessKey": ACCESS_KEY, "secretKey": SECRET_KEY}]

@@ -237,6 +237,26 @@ def test_what_retrying_cannot_help_is_refused_at_once_with_a_sentence_and_no_sec
         )
 
 
+ANSWERS = {
+    "403 RequestTimeTooSkewed": "this machine's clock is wrong",
+    "403 AccessDenied": "the credentials do not allow it",
+    "400 ExpiredToken": "the credentials have expired",
+    "400 AuthorizationHeaderMalformed": "the bucket is in another region",
+    "507 InsufficientStorage": "no space is left there",
+}
+
+
+@pytest.mark.parametrize("answer", ANSWERS)
+def test_what_a_cloud_says_and_no_server_here_does_becomes_a_sentence_too(s3: FaultProxy, answer: str) -> None:
+    store = open_store("s3://faults", Transfer(idle_seconds=4, retry_seconds=5)).inside(uuid.uuid4().hex)
+    s3.plan = always(f"refuse {answer}", "PUT", ".")
+    with pytest.raises(StoreRefused, match=ANSWERS[answer]):
+        store.create("x", b"1")
+    s3.plan = always(f"refuse {answer}", "POST", ".")
+    with pytest.raises(StoreRefused, match=ANSWERS[answer]):
+        store.write("x", pieces())
+
+
 def test_without_credentials_the_sentence_says_how_to_get_some(
     monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
 ) -> None:

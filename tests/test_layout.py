@@ -20,6 +20,12 @@ def test_a_checkpoint_without_a_manifest_does_not_exist_whatever_is_in_its_folde
     assert layout.committed([*whole(10, 1), *torso(20, 1), *stray]) == [Checkpoint(10, 1)]
 
 
+def test_what_is_newer_but_has_no_manifest_is_named() -> None:
+    names = torso(5, 1) + whole(10, 1) + torso(20, 1) + torso(20, 2)
+    assert layout.without_manifest(names) == [Checkpoint(20, 2), Checkpoint(20, 1)]
+    assert layout.without_manifest(torso(1, 1)) == [Checkpoint(1, 1)]
+
+
 def test_the_newest_is_the_one_with_the_most_steps_and_then_the_latest_attempt() -> None:
     names = whole(10, 2) + whole(20, 1) + whole(20, 3)
     assert layout.committed(names) == [Checkpoint(20, 3), Checkpoint(20, 1), Checkpoint(10, 2)]

@@ -106,7 +106,7 @@ class Trainer:
 
     def resume(self) -> int:
         """Load the newest whole checkpoint, if there is one; the step it was taken after."""
-        found = committed(self.store, self._group)
+        found = committed(self.store, self._group, self.progress.say)
         if not found:
             return 0
         state = self._state()
