@@ -204,7 +204,7 @@ class Soak:
         new = self._start(name)
         while "started on" not in new.said and not new.over():
             time.sleep(0.05)
-        assert old.wait(60), f"the older attempt goes on:\n{old.said}"
+        assert old.wait(180), f"the older attempt goes on:\n{old.said}"
         if "has taken over this run" in old.said:
             self.takeovers.append(time.monotonic() - began)
         else:
