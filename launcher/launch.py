@@ -109,6 +109,7 @@ def record(prepared: Prepared, ledger: Ledger) -> None:
     ledger.append(
         "run", prepared.run_id,
         recipe=prepared.named.name, owner=owner(), recipe_text=prepared.named.text, task_yaml=prepared.text,
+        base=prepared.named.recipe.model.base, nodes=prepared.named.recipe.machine.nodes,
         store=prepared.store, infra=prepared.infra or "", spot=prepared.spot, simulated=prepared.infra == LOCAL,
         offers=[msgspec.to_builtins(offer) for offer in offers],
         local=msgspec.to_builtins(prepared.named.recipe.local),

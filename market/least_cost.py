@@ -28,7 +28,9 @@ class LeastCost:
         try:
             import numpy  # noqa: F401
         except ImportError:
-            raise MarketError("The policy needs numpy, which is not installed: pip install 'vlaunch[market]'.") from None
+            raise MarketError(
+                "The policy needs numpy, which is not installed: pip install 'vlaunch[market]'."
+            ) from None
         self.zones: dict[str, Spells] = {}
         self.market = Spells()
         """Whether any zone is open."""
@@ -83,7 +85,13 @@ class LeastCost:
         """What may be done without risking the deadline: expected dollars to the end, a rank for ties, the decision."""
         held = seen.machine
         zone = self._best(seen, _cheap(seen.zones))
-        if held is not None and held.spot and can_spot(seen, fresh=False) and zone is not None and zone.name == held.zone:
+        if (
+            held is not None
+            and held.spot
+            and can_spot(seen, fresh=False)
+            and zone is not None
+            and zone.name == held.zone
+        ):
             return [(0.0, 0, Decision(action="hold", reason="spot, and no open zone costs less"))]
         dear = min((z for z in seen.zones if z.on_demand_usd_per_hour is not None), key=_demand_usd)
         ahead = _Ahead(self, seen, zone, _demand_usd(dear))
@@ -102,13 +110,19 @@ class LeastCost:
             if other is None or (held is not None and held.spot and other.name == held.zone):
                 continue
             if can_spot(seen, fresh=True):
-                start = Decision(action="spot", zone=other.name, reason="the least for an hour of work, starts included")
+                start = Decision(
+                    action="spot", zone=other.name, reason="the least for an hour of work, starts included"
+                )
                 found.append((ahead.spot(other.name, fresh=True), 1, start))
         return found
 
     def _best(self, seen: Observation, zones: Sequence[Zone]) -> Zone | None:
         """The open zone where an hour of work costs the least, with its starts and the life to expect of a machine."""
-        ranked = [(self._usd_an_hour(seen, zone), zone.name, zone) for zone in zones if zone.available and zone.spot_usd_per_hour]
+        ranked = [
+            (self._usd_an_hour(seen, zone), zone.name, zone)
+            for zone in zones
+            if zone.available and zone.spot_usd_per_hour
+        ]
         return min(ranked)[2] if ranked else None
 
     def _usd_an_hour(self, seen: Observation, zone: Zone) -> float:

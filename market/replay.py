@@ -30,6 +30,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     checkpoint_seconds: int = 0
     """Work between two commits; 0: none is ever lost."""
     start_tick: int = 0
+    move_usd: float = 0.0
+    """For starting in another region than the last machine's: its checkpoint is read from there."""
 
 
 class Run(msgspec.Struct, kw_only=True):
@@ -141,7 +143,9 @@ class _Replay:
             restart_hours=job.restart_seconds / HOUR,
             commit_every_hours=job.checkpoint_seconds / HOUR,
             sure_hours=self.tick / HOUR,
+            move_usd=job.move_usd,
         )
+        self.data_region = ""
         self.views: list[dict[tuple[bool, float], policies.Zone]] = [{} for _ in market.zones]
 
     def run(self) -> Run:
@@ -190,6 +194,7 @@ class _Replay:
             zones=tuple([self._view(index, at) for index in range(len(self.views))]),
             costs=self.costs,
             spent_usd=self.usd,
+            data_region=self.data_region,
             utc_hour=None if begins is None else (begins + at * self.tick / HOUR) % 24,
         )
 
@@ -228,6 +233,10 @@ class _Replay:
             self.held = None
 
     def _start(self, held: int) -> None:
+        where = region(self.on_demand_zone if held < 0 else self.market.zones[held].name)
+        if self.data_region not in ("", where):
+            self.usd += self.job.move_usd
+        self.data_region = where
         self.held = held
         self.starting = self.job.restart_seconds
         self.age = 0

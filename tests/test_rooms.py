@@ -61,6 +61,11 @@ PURE = (
     "market/baselines.py",
     "market/least_cost.py",
     "market/policies.py",
+    "market/serving.py",
+    "market/spells.py",
+    "market/waiting.py",
+    "launcher/speed.py",
+    "launcher/ways.py",
     "checkpoints/layout.py",
     "checkpoints/cadence.py",
 )

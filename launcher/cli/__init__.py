@@ -25,6 +25,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "worker": ("worker", "worker", "Plug an engine into gateways."),
     "init": ("init", "init", "Write a first recipe by answering five questions."),
     "completion": ("completion", "completion", "Let the shell complete commands, recipes and runs."),
+    "plan": ("plan", "plan", "What a recipe would cost, how long and how sure."),
     "market": ("market", "market", "What compute costs, and policies against recorded markets."),
 }
 

@@ -1,14 +1,18 @@
 """`vlaunch market`: offers, and policies against recorded markets."""
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 if TYPE_CHECKING:
+    from launcher.ways import Job
     from market.availability import Market
+    from market.offers import Offer
     from market.replay import Run, Summary
+    from market.serving import ServingRun
     from market.traces import Reading
 
 
@@ -27,9 +31,9 @@ def market() -> None:
     metavar="NAME[,NAME...]",
     help="vlaunch, on-demand, greedy, uniform-progress, slack, failover, eager-next-region, skynomad, spothedge.",
 )
-@click.option("--work-hours", type=float, required=True, help="Useful work to be done.")
-@click.option("--deadline-hours", type=float, required=True, help="From the start to the latest end.")
-@click.option("--restart-overhead-minutes", type=float, required=True, help="From asking for a machine to useful work.")
+@click.option("--work-hours", type=float, help="Useful work to be done.")
+@click.option("--deadline-hours", type=float, help="From the start to the latest end.")
+@click.option("--restart-overhead-minutes", type=float, help="From asking for a machine to useful work.")
 @click.option("--start-hours", type=float, multiple=True, help="Into the record; may be given again. Default: 0.")
 @click.option("--on-demand-price", type=float, metavar="USD", help="An hour, instead of the file's.")
 @click.option("--spot-price", type=float, metavar="USD", help="An hour, instead of the file's.")
@@ -40,12 +44,25 @@ def market() -> None:
     help="Entries that mean available: 0 where 1 means preempted; 1, or a count, where so many or more.",
 )
 @click.option("--checkpoint-minutes", type=float, default=0.0, help="Work between commits; 0: none is ever lost.")
+@click.option("--serving", is_flag=True, help="Keep replicas ready instead: vlaunch, spothedge or on-demand.")
+@click.option(
+    "--replicas", type=click.IntRange(min=1), default=4, show_default=True, help="With --serving: wanted ready."
+)
+@click.option("--cold-start-seconds", type=float, default=120.0, show_default=True, help="With --serving: until ready.")
+@click.option(
+    "--availability",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    default=0.995,
+    show_default=True,
+    help="With --serving: share of the time with all replicas ready that is wanted.",
+)
 @click.option("--yes", is_flag=True, help="Believe a record whose polarity looks wrong.")
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON; the keys are in docs/market.md.")
 def replay(
-    paths: tuple[Path, ...], policies: str, work_hours: float, deadline_hours: float, restart_overhead_minutes: float,
-    start_hours: tuple[float, ...], on_demand_price: float | None, spot_price: float | None,
-    available_when: int | None, checkpoint_minutes: float, yes: bool, as_json: bool,
+    paths: tuple[Path, ...], policies: str, work_hours: float | None, deadline_hours: float | None,
+    restart_overhead_minutes: float | None, start_hours: tuple[float, ...], on_demand_price: float | None,
+    spot_price: float | None, available_when: int | None, checkpoint_minutes: float, serving: bool, replicas: int,
+    cold_start_seconds: float, availability: float, yes: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """What policies would have cost in recorded markets, against the exact optimum.
 
@@ -53,35 +70,156 @@ def replay(
     """
     import msgspec
 
-    from market.optimal import usd_optimal
-    from market.policies import named
-    from market.replay import job, summarise
-    from market.replay import replay as run_through
     from market.traces import Reading
 
-    names = policies.split(",")
-    for name in names:
-        named(name)
     reading = Reading(
         available_when=_polarity(available_when), spot_usd_per_hour=spot_price, on_demand_usd_per_hour=on_demand_price
     )
-    runs: list[Run] = []
-    for each in _read(paths, reading, yes=yes):
-        for start in start_hours or (0.0,):
-            asked = job(
-                each, work_hours=work_hours, deadline_hours=deadline_hours, restart_minutes=restart_overhead_minutes,
-                checkpoint_minutes=checkpoint_minutes, start_hours=start,
-            )  # fmt: skip
-            optimum = usd_optimal(each, asked)
-            for name in names:
-                run = run_through(name, named(name), each, asked)
-                run.usd_optimal = optimum
-                runs.append(run)
-    summary = summarise(runs)
+    markets = _read(paths, reading, yes=yes)
+    names = policies.split(",")
+    if serving:
+        served = _serve(markets, names, replicas, cold_start_seconds, availability)
+        if as_json:
+            click.echo(msgspec.json.encode({"runs": served}).decode())
+        else:
+            _show_served(served)
+        return
+    if work_hours is None or deadline_hours is None or restart_overhead_minutes is None:
+        raise click.UsageError("Give --work-hours, --deadline-hours and --restart-overhead-minutes, or --serving.")
+    runs, summary = _replay(
+        markets, names, start_hours or (0.0,), work_hours=work_hours, deadline_hours=deadline_hours,
+        restart_minutes=restart_overhead_minutes, checkpoint_minutes=checkpoint_minutes,
+    )  # fmt: skip
     if as_json:
         click.echo(msgspec.json.encode({"runs": runs, "summary": summary}).decode())
     else:
         _show(runs, summary)
+
+
+def _replay(
+    markets: "list[Market]", names: list[str], starts: tuple[float, ...], **asked_for: float
+) -> "tuple[list[Run], list[Summary]]":
+    """Every policy in every market from every start."""
+    from market.optimal import usd_optimal
+    from market.policies import named
+    from market.replay import job, replay, summarise
+
+    for name in names:
+        named(name)
+    runs: list[Run] = []
+    for each in markets:
+        for start in starts:
+            asked = job(each, start_hours=start, **asked_for)
+            optimum = usd_optimal(each, asked)
+            for name in names:
+                run = replay(name, named(name), each, asked)
+                run.usd_optimal = optimum
+                runs.append(run)
+    return runs, summarise(runs)
+
+
+def _serve(
+    markets: "list[Market]", names: list[str], replicas: int, cold_start_seconds: float, availability: float
+) -> "list[ServingRun]":
+    from market.errors import MarketError
+    from market.serving import SERVING, serve
+
+    for name in names:
+        if name not in SERVING:
+            raise MarketError(f"There is no serving policy '{name}'; there are {', '.join(SERVING)}.")
+    return [
+        serve(
+            name, SERVING[name](), each, replicas=replicas, cold_start_seconds=cold_start_seconds,
+            availability=availability,
+        )
+        for each in markets for name in names
+    ]  # fmt: skip
+
+
+def _show_served(runs: "list[ServingRun]") -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title="time with all replicas ready, and dollars against as many on demand", title_justify="left")
+    for heading in ("market", "policy", "ready", "dollars", "of on demand", "preempted", "spot h", "on demand h"):
+        table.add_column(heading, overflow="fold", justify="left" if heading in ("market", "policy") else "right")
+    for run in runs:
+        table.add_row(
+            run.market, run.policy, f"{run.availability:.3%}", f"{run.usd:,.0f}", f"{run.usd / run.usd_on_demand:.1%}",
+            str(run.preemptions), f"{run.hours_spot:,.0f}", f"{run.hours_on_demand:,.0f}",
+        )  # fmt: skip
+    Console().print(table)
+
+
+def recorded(paths: tuple[Path, ...], available_when: int | None, *, yes: bool = False) -> "list[Market]":
+    """The recorded markets at `paths`, with what their entries mean asked for where it was not said."""
+    from market.traces import Reading
+
+    return _read(paths, Reading(available_when=_polarity(available_when)), yes=yes)
+
+
+@market.command()
+@click.option("--accelerator", "wanted", multiple=True, metavar="NAME:COUNT", help="May be given again. Default: all.")
+@click.option("--spot/--on-demand", "spot", default=None, help="Only spot, or only on demand. Default: both.")
+@click.option("--cloud", metavar="CLOUD", help="Or cloud/region, or cloud/region/zone.")
+@click.option("--recipe", metavar="RECIPE", help="Order by dollars of this job, and leave out what it does not fit on.")
+@click.option("--suspicious", is_flag=True, help="Show prices that cannot be trusted too, marked.")
+@click.option("--limit", type=click.IntRange(min=1), default=30, show_default=True, help="Rows of the table.")
+@click.option("--json", "as_json", is_flag=True, help="Print all as JSON; the keys are in docs/market.md.")
+def offers(
+    wanted: tuple[str, ...], spot: bool | None, cloud: str | None, recipe: str | None, suspicious: bool, limit: int,
+    as_json: bool,
+) -> None:  # fmt: skip
+    """Machines on offer: by dollars an hour, or with --recipe by dollars for the whole job."""
+    import msgspec
+
+    from launcher.recipe import load, parse_accelerator
+    from launcher.ways import Job, priced
+    from market import prices
+    from market.offers import select
+
+    every = prices.offers()
+    try:
+        kinds = [parse_accelerator(each) for each in wanted]
+    except ValueError as failure:
+        raise click.BadParameter(str(failure), param_hint="--accelerator") from None
+    kinds = kinds or sorted({(offer.accelerator, offer.accelerator_count) for offer in every})
+    found = select(every, accelerators=kinds, spot=spot, infra=cloud, suspicious=suspicious)
+    jobs: list[Job | None] = [None] * len(found)
+    if recipe is not None:
+        from launcher.cli.plan import earlier_runs
+
+        ranked = priced(load(recipe).recipe, found, earlier_runs())
+        found, jobs = [offer for offer, _ in ranked], [job for _, job in ranked]
+    if as_json:
+        rows = [
+            msgspec.to_builtins(offer) | ({"job": msgspec.to_builtins(job)} if job else {})
+            for offer, job in zip(found, jobs, strict=True)
+        ]
+        click.echo(msgspec.json.encode({"offers": rows}).decode())
+        return
+    _offers_table(found[:limit], jobs[:limit], len(found))
+
+
+def _offers_table(found: "Sequence[Offer]", jobs: "Sequence[Job | None]", total: int) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=f"{len(found)} of {total} offers, the cheapest first", title_justify="left")
+    with_jobs = any(jobs)
+    headings = ["place", "machine", "", "$/hour", *(["job $", "job hours"] if with_jobs else []), "why it is doubted"]
+    for heading in headings:
+        table.add_column(heading, overflow="fold", justify="right" if "$" in heading or "hours" in heading else "left")
+    for offer, job in zip(found, jobs, strict=True):
+        of_job = [f"{job.usd:,.0f}", f"{job.hours:.1f}"] if job else [""] * 2 * with_jobs
+        table.add_row(
+            offer.place, f"{offer.accelerator}:{offer.accelerator_count}", "spot" if offer.spot else "on demand",
+            f"{offer.usd_per_hour:.2f}", *of_job, offer.warning,
+        )  # fmt: skip
+    console = Console(highlight=False)
+    console.print(table)
+    for source in sorted({f"{offer.price_source}, {offer.price_date}" for offer in found}):
+        console.print(f"prices: {source}")
 
 
 def _polarity(available_when: int | None) -> int:

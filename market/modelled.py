@@ -1,0 +1,44 @@
+"""Markets made up by the spells of market/spells.py, for plans where nothing is recorded. The same seed, the same
+market."""
+
+import random
+from collections.abc import Sequence
+
+from market.availability import Market, ZoneTrace
+from market.spells import FACTORS, OPEN_ENDS, PRIOR, SHUT_ENDS, bucket
+from market.waiting import STEP
+
+TICK_SECONDS = 600
+
+
+def modelled(zones: Sequence[tuple[str, float]], *, on_demand_usd_per_hour: float, hours: float, seed: int) -> Market:
+    """A market of these zones (name, spot price) over so many hours. Zones are independent of each other."""
+    dice = random.Random(seed)
+    ticks = int(hours * 3600 / TICK_SECONDS) + 1
+    return Market(
+        name=f"modelled, seed {seed}",
+        tick_seconds=TICK_SECONDS,
+        zones=[
+            ZoneTrace(
+                name=name,
+                available=_spells(dice, ticks),
+                usd_per_hour=[usd] * ticks,
+                on_demand_usd_per_hour=on_demand_usd_per_hour,
+            )
+            for name, usd in zones
+        ],
+    )
+
+
+def _spells(dice: random.Random, ticks: int) -> list[bool]:
+    """One zone, from the middle of some spell on."""
+    factors = {is_open: dice.choices(FACTORS, PRIOR)[0] for is_open in (True, False)}
+    is_open, age = dice.random() < 0.7, 4.0 * dice.random()
+    found = []
+    for _ in range(ticks):
+        found.append(is_open)
+        rate = (OPEN_ENDS if is_open else SHUT_ENDS)[bucket(age)] * factors[is_open]
+        age += STEP
+        if dice.random() < rate * STEP:
+            is_open, age = not is_open, 0.0
+    return found
