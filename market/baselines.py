@@ -16,7 +16,10 @@ WAIT = Decision(action="wait", reason="no spot machine, and time enough to wait 
 
 
 class _Baseline:
-    """Nothing to remember, unless a policy says otherwise."""
+    """Nothing to learn or remember, unless a policy says otherwise."""
+
+    def notice(self, at_hours: float, zones: tuple[Zone, ...]) -> None:
+        return
 
     def memory(self) -> dict[str, Any]:
         return {}

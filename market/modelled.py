@@ -5,7 +5,7 @@ import random
 from collections.abc import Sequence
 
 from market.availability import Market, ZoneTrace
-from market.spells import FACTORS, OPEN_ENDS, PRIOR, SHUT_ENDS, bucket
+from market.spells import OPEN_ENDS, OPEN_PRIOR, SHUT_ENDS, SHUT_PRIOR, bucket
 from market.waiting import STEP
 
 TICK_SECONDS = 600
@@ -32,13 +32,13 @@ def modelled(zones: Sequence[tuple[str, float]], *, on_demand_usd_per_hour: floa
 
 def _spells(dice: random.Random, ticks: int) -> list[bool]:
     """One zone, from the middle of some spell on."""
-    factors = {is_open: dice.choices(FACTORS, PRIOR)[0] for is_open in (True, False)}
+    rates = {True: dice.choices(OPEN_ENDS, OPEN_PRIOR)[0], False: dice.choices(SHUT_ENDS, SHUT_PRIOR)[0]}
     is_open, age = dice.random() < 0.7, 4.0 * dice.random()
     found = []
     for _ in range(ticks):
         found.append(is_open)
-        rate = (OPEN_ENDS if is_open else SHUT_ENDS)[bucket(age)] * factors[is_open]
+        ends = rates[is_open][bucket(age)] * STEP
         age += STEP
-        if dice.random() < rate * STEP:
+        if dice.random() < ends:
             is_open, age = not is_open, 0.0
     return found

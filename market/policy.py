@@ -93,6 +93,9 @@ class Policy(Protocol):
     def decide(self, seen: Observation) -> Decision:
         """What to do until the next decision."""
 
+    def notice(self, at_hours: float, zones: tuple[Zone, ...]) -> None:
+        """Learn from what was seen of the zones at a time, earlier times first; hours before the run are negative."""
+
     def memory(self) -> dict[str, Any]:
         """What it remembers, as JSON's types, for whoever must survive a restart of its process."""
 

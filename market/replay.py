@@ -30,6 +30,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     checkpoint_seconds: int = 0
     """Work between two commits; 0: none is ever lost."""
     start_tick: int = 0
+    history_ticks: int = 0
+    """Before the start, that the policy may look at first."""
     move_usd: float = 0.0
     """For starting in another region than the last machine's: its checkpoint is read from there."""
 
@@ -66,7 +68,7 @@ class Summary(msgspec.Struct, kw_only=True):
 
 def job(
     market: Market, *, work_hours: float, deadline_hours: float, restart_minutes: float, checkpoint_minutes: float,
-    start_hours: float,
+    start_hours: float, history_hours: float = 0.0,
 ) -> Job:  # fmt: skip
     """In seconds, checked. Raises MarketError where not even on demand is in time, or the record is short."""
     tick = market.tick_seconds
@@ -76,6 +78,7 @@ def job(
         restart_seconds=round(restart_minutes * 60),
         checkpoint_seconds=round(checkpoint_minutes * 60),
         start_tick=round(start_hours * HOUR / tick),
+        history_ticks=round(history_hours * HOUR / tick),
     )
     lacking = found.work_seconds + found.restart_seconds - found.deadline_seconds
     if lacking > 0:
@@ -150,6 +153,8 @@ class _Replay:
 
     def run(self) -> Run:
         finished: int | None = None
+        for at in range(max(0, self.job.start_tick - self.job.history_ticks), self.job.start_tick):
+            self.policy.notice(self._hours(at), self._zones(at))
         for at in range(self.job.start_tick, self.market.ticks):
             if self.held is not None and self.held >= 0 and not self.market.zones[self.held].available[at]:
                 self._preempt()
@@ -185,18 +190,24 @@ class _Replay:
             )
         begins = self.market.begins_utc_hour
         return policies.Observation(
-            now_hours=(at - self.job.start_tick) * self.tick / HOUR,
+            now_hours=self._hours(at),
             next_hours=self.tick / HOUR,
             work_left_hours=self.left / HOUR,
             uncommitted_hours=self.uncommitted / HOUR,
             deadline_hours=self.job.deadline_seconds / HOUR,
             machine=machine,
-            zones=tuple([self._view(index, at) for index in range(len(self.views))]),
+            zones=self._zones(at),
             costs=self.costs,
             spent_usd=self.usd,
             data_region=self.data_region,
             utc_hour=None if begins is None else (begins + at * self.tick / HOUR) % 24,
         )
+
+    def _hours(self, at: int) -> float:
+        return (at - self.job.start_tick) * self.tick / HOUR
+
+    def _zones(self, at: int) -> tuple[policies.Zone, ...]:
+        return tuple([self._view(index, at) for index in range(len(self.views))])
 
     def _view(self, index: int, at: int) -> policies.Zone:
         zone = self.market.zones[index]

@@ -1,23 +1,31 @@
 """How long zones stay open and shut: chances by age, learnt from what is seen. Pure.
 
 Spells have heavy tails: most end within the hour, some last days, and the longer one has lasted the longer it goes on.
-So the chance of an end is kept by age, and what is learnt of a zone is a factor on it: this zone's spells are shorter
-or longer than usual. The usual chances are those of the recorded markets this was built on (docs/market.md).
+So the chance of an end is kept by age, for three kinds of zones each, and what is learnt of a zone is which kind it is.
+The kinds are a mixture fitted to four-day windows of the recorded markets this was built on (docs/market.md), rounded.
 """
 
 import bisect
 import math
+from collections.abc import Sequence
 from typing import Any
 
 EDGES_HOURS = (0.0, 1 / 6, 1 / 3, 1 / 2, 5 / 6, 4 / 3, 13 / 6, 4.0, 8.0, 16.0)
 """Ages at which a bucket begins."""
-OPEN_ENDS = (1.74, 1.68, 1.02, 0.57, 0.43, 0.31, 0.26, 0.24, 0.14, 0.05)
-"""Ends an hour of open spells, by age."""
-SHUT_ENDS = (1.55, 1.37, 0.87, 0.77, 0.43, 0.34, 0.19, 0.13, 0.11, 0.04)
-"""Ends an hour of shut spells, by age."""
-FACTORS = (0.4, 1.0, 2.0)
-"""A zone's spells end at so many times the usual rate."""
-PRIOR = (0.25, 0.5, 0.25)
+OPEN_ENDS = (
+    (1.5, 1.0, 0.7, 0.7, 0.4, 0.2, 0.16, 0.06, 0.07, 0.06),
+    (1.0, 1.3, 0.7, 0.7, 0.3, 0.4, 0.2, 0.2, 0.2, 0.05),
+    (2.3, 2.3, 1.4, 1.1, 0.8, 0.6, 0.3, 0.25, 0.14, 0.05),
+)
+"""Ends an hour of open spells, by age: of zones that last, that end in the day, and that flutter."""
+OPEN_PRIOR = (0.45, 0.25, 0.3)
+SHUT_ENDS = (
+    (0.9, 0.6, 0.6, 0.4, 0.45, 0.2, 0.2, 0.1, 0.06, 0.05),
+    (1.35, 1.5, 0.7, 0.6, 0.4, 0.35, 0.26, 0.3, 0.2, 0.04),
+    (3.0, 2.3, 2.3, 1.2, 0.8, 0.5, 0.25, 0.13, 0.1, 0.04),
+)
+"""Ends an hour of shut spells, by age: of zones that shut for long, for hours, and for a moment."""
+SHUT_PRIOR = (0.2, 0.5, 0.3)
 FORGET_HOURS = 48.0
 """What was seen so long ago counts for 1/e: markets change."""
 
@@ -27,19 +35,22 @@ def bucket(age_hours: float) -> int:
     return bisect.bisect_right(EDGES_HOURS, age_hours + 1e-9) - 1
 
 
-def mean_lives(factor: float) -> list[float]:
+def mean_lives(rates: Sequence[float]) -> list[float]:
     """Expected hours still to come of an open spell, by the bucket its age is in, from the bucket's beginning."""
     lives = [0.0] * len(EDGES_HOURS)
-    lives[-1] = 1 / (OPEN_ENDS[-1] * factor)
+    lives[-1] = 1 / rates[-1]
     for at in range(len(EDGES_HOURS) - 2, -1, -1):
-        rate = OPEN_ENDS[at] * factor
+        rate = rates[at]
         width = EDGES_HOURS[at + 1] - EDGES_HOURS[at]
         passes = math.exp(-rate * width)
         lives[at] = (1 - passes) / rate + passes * lives[at + 1]
     return lives
 
 
-LIVES = [mean_lives(factor) for factor in FACTORS]
+LIVES = [mean_lives(rates) for rates in OPEN_ENDS]
+
+
+_PRIORS = {True: [math.log(share) for share in OPEN_PRIOR], False: [math.log(share) for share in SHUT_PRIOR]}
 
 
 class Spells:
@@ -50,8 +61,8 @@ class Spells:
         self.since = 0.0
         """Hours; when it was first seen so, where it was not seen to turn."""
         self.seen = 0.0
-        self.beliefs = {True: [math.log(share) for share in PRIOR], False: [math.log(share) for share in PRIOR]}
-        """Log likelihood of every factor, for open and for shut spells."""
+        self.beliefs = {True: list(_PRIORS[True]), False: list(_PRIORS[False])}
+        """Log likelihood of every kind, by open and shut."""
 
     def look(self, at_hours: float, is_open: bool) -> None:
         """Take in what is seen at a time."""
@@ -68,7 +79,7 @@ class Spells:
         return self.seen - self.since
 
     def weights(self, is_open: bool) -> list[float]:
-        """Of every factor, summing to 1."""
+        """Of every kind, summing to 1."""
         logs = self.beliefs[is_open]
         top = max(logs)
         shares = [math.exp(log - top) for log in logs]
@@ -83,14 +94,13 @@ class Spells:
     def _learn(self, hours: float, ended: bool) -> None:
         if hours <= 0 or self.open is None:
             return
-        rate = (OPEN_ENDS if self.open else SHUT_ENDS)[bucket(self.age_hours())]
+        age = bucket(self.age_hours())
         keep = math.exp(-hours / FORGET_HOURS)
-        logs = self.beliefs[self.open]
-        for at, factor in enumerate(FACTORS):
-            passes = -rate * factor * hours
+        logs, priors = self.beliefs[self.open], _PRIORS[self.open]
+        for at, rates in enumerate(OPEN_ENDS if self.open else SHUT_ENDS):
+            passes = -rates[age] * hours
             chance = math.log(-math.expm1(passes)) if ended else passes
-            prior = math.log(PRIOR[at])
-            logs[at] = prior + keep * (logs[at] - prior) + chance
+            logs[at] = priors[at] + keep * (logs[at] - priors[at]) + chance
 
     def memory(self) -> dict[str, Any]:
         return {

@@ -1,8 +1,8 @@
 """What time left over is worth: the least expected dollars to the end, by dynamic programming. Pure; needs numpy.
 
 The state: how open or shut the market is and for how long (market/spells.py), the machine held, the time to the
-deadline, and the spare time in it. Every combination of the factors on spells' rates is solved at once; whoever asks
-weighs them by what it believes. Prices are those of the moment the table was made.
+deadline, and the spare time in it. Every combination of kinds of zones is solved at once; whoever asks weighs them
+by what it believes. Prices are those of the moment the table was made.
 """
 
 import functools
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from market.spells import EDGES_HOURS, FACTORS, OPEN_ENDS, SHUT_ENDS
+from market.spells import EDGES_HOURS, OPEN_ENDS, SHUT_ENDS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -23,8 +23,8 @@ KEPT = 3
 """Steps between two tables that are kept."""
 AGES = len(EDGES_HOURS)
 NONE, SPOT, DEMAND = range(3)
-FAR = 1e9
-"""Dollars of what must not be done."""
+FAR = 1e6
+"""Hours on demand, as the price of what must not be done."""
 ELSEWHERE = 4
 """Age bucket of another zone that is open when the one in use shuts: it has been so for a while."""
 
@@ -62,7 +62,10 @@ class Table:
         self.spare = spare[: int(np.searchsorted(spare, question.spare_hours + STEP)) + 2]
         self.spare_list: list[float] = self.spare.tolist()
         self.stays, self.ends = _chances()
-        kinds = len(FACTORS) ** 2
+        hours = (STEP, question.spot_restart_hours, question.demand_restart_hours)
+        self.less = [_less(self.spare, each) for each in hours]
+        self.none_left = [np.where(self.spare < each - 1e-9, FAR, 0.0) for each in hours]
+        kinds = len(OPEN_ENDS) * len(SHUT_ENDS)
         values = np.zeros((kinds, 2 * AGES, 3, len(self.spare)))
         self.kept: list[Values] = []
         """Expected values with 0, KEPT, 2 KEPT, ... steps to the deadline."""
@@ -75,7 +78,7 @@ class Table:
 
     def after(self, shares: "Values", open_now: bool, age: int, machine: int, left_hours: float, spare: float) -> float:
         """Expected dollars from the next step on, when `machine` was held in this one and `spare` is left after it.
-        `shares` are of the combined factors; `left_hours` is to the deadline, after this step.
+        `shares` are of the combined kinds; `left_hours` is to the deadline, after this step.
         """
         at = age if open_now else AGES + age
         kept = self.kept[min(len(self.kept) - 1, max(0, round(left_hours / STEP / KEPT)))]
@@ -114,9 +117,11 @@ class Table:
         ask = self.question
         unsafe = self.spare < ask.demand_restart_hours - 1e-9
         expected[:, :, :DEMAND, unsafe] = FAR
-        wait = self._less(expected[:, :, NONE], STEP)
-        spot = ask.spot_usd * STEP + self._less(expected[:, :, SPOT], ask.spot_restart_hours)
-        demand = ask.demand_usd * STEP + self._less(expected[:, :, DEMAND], ask.demand_restart_hours)
+        wait, spot, demand = (
+            expected[:, :, machine] @ self.less[machine] + self.none_left[machine] for machine in (NONE, SPOT, DEMAND)
+        )
+        spot += ask.spot_usd * STEP
+        demand += ask.demand_usd * STEP
         before = np.empty_like(expected)
         anew = np.minimum(np.minimum(wait, spot), demand)
         before[:, :, NONE] = anew
@@ -125,31 +130,34 @@ class Table:
         before[:, :, :, self.spare >= step * STEP - 1e-9] = 0.0
         return before
 
-    def _less(self, values: "Values", hours: float) -> "Values":
-        """The values with so much less spare time."""
-        import numpy as np
 
-        at = self.spare - hours
-        low = np.clip(np.searchsorted(self.spare, at, side="right") - 1, 0, len(self.spare) - 2)
-        share = np.clip((at - self.spare[low]) / (self.spare[low + 1] - self.spare[low]), 0, 1)
-        found = values[..., low] * (1 - share) + values[..., low + 1] * share
-        found[..., at < -1e-9] = FAR
-        return np.asarray(found)
+def _less(spare: "Values", hours: float) -> "Values":
+    """The matrix that takes values by spare time to those with so much less of it."""
+    import numpy as np
+
+    at = spare - hours
+    low = np.clip(np.searchsorted(spare, at, side="right") - 1, 0, len(spare) - 2)
+    share = np.clip((at - spare[low]) / (spare[low + 1] - spare[low]), 0, 1)
+    columns = np.arange(len(spare))
+    found = np.zeros((len(spare), len(spare)))
+    found[low, columns] += 1 - share
+    found[low + 1, columns] += share
+    return found
 
 
 @functools.cache
 def _chances() -> "tuple[Values, Values]":
-    """By combined factor (open first) and state: moving on in age or staying, as a matrix; and the spell's end."""
+    """By combined kind (open first) and state: moving on in age or staying, as a matrix; and the spell's end."""
     import numpy as np
 
-    kinds = [(open_factor, shut_factor) for open_factor in FACTORS for shut_factor in FACTORS]
+    kinds = [(open_ends, shut_ends) for open_ends in OPEN_ENDS for shut_ends in SHUT_ENDS]
     stays = np.zeros((len(kinds), 2 * AGES, 2 * AGES))
     ends = np.zeros((len(kinds), 2 * AGES))
-    for kind, factors in enumerate(kinds):
-        for half, (rates, factor) in enumerate(zip((OPEN_ENDS, SHUT_ENDS), factors, strict=True)):
+    for kind, halves in enumerate(kinds):
+        for half, rates in enumerate(halves):
             for age, rate in enumerate(rates):
                 at = half * AGES + age
-                end = -np.expm1(-rate * factor * STEP)
+                end = -np.expm1(-rate * STEP)
                 older = 0.0
                 if age + 1 < AGES:
                     older = min(1.0, STEP / (EDGES_HOURS[age + 1] - EDGES_HOURS[age]))

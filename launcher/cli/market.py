@@ -35,6 +35,13 @@ def market() -> None:
 @click.option("--deadline-hours", type=float, help="From the start to the latest end.")
 @click.option("--restart-overhead-minutes", type=float, help="From asking for a machine to useful work.")
 @click.option("--start-hours", type=float, multiple=True, help="Into the record; may be given again. Default: 0.")
+@click.option(
+    "--history-hours",
+    type=click.FloatRange(min=0),
+    default=168.0,
+    show_default=True,
+    help="Of the record before the start, what a policy may learn from.",
+)
 @click.option("--on-demand-price", type=float, metavar="USD", help="An hour, instead of the file's.")
 @click.option("--spot-price", type=float, metavar="USD", help="An hour, instead of the file's.")
 @click.option(
@@ -60,7 +67,7 @@ def market() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON; the keys are in docs/market.md.")
 def replay(
     paths: tuple[Path, ...], policies: str, work_hours: float | None, deadline_hours: float | None,
-    restart_overhead_minutes: float | None, start_hours: tuple[float, ...], on_demand_price: float | None,
+    restart_overhead_minutes: float | None, start_hours: tuple[float, ...], history_hours: float, on_demand_price: float | None,
     spot_price: float | None, available_when: int | None, checkpoint_minutes: float, serving: bool, replicas: int,
     cold_start_seconds: float, availability: float, yes: bool, as_json: bool,
 ) -> None:  # fmt: skip
@@ -89,6 +96,7 @@ def replay(
     runs, summary = _replay(
         markets, names, start_hours or (0.0,), work_hours=work_hours, deadline_hours=deadline_hours,
         restart_minutes=restart_overhead_minutes, checkpoint_minutes=checkpoint_minutes,
+        history_hours=history_hours,
     )  # fmt: skip
     if as_json:
         click.echo(msgspec.json.encode({"runs": runs, "summary": summary}).decode())

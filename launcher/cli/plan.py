@@ -124,7 +124,8 @@ def chosen_line(way: "Way") -> str:
     return (
         f"{nodes}{way.accelerator}:{way.accelerator_count} {'on spot' if way.spot else 'on demand'} in {way.cloud}: "
         f"about ${way.usd.expected:,.0f} (${way.usd.p10:,.0f} to ${way.usd.p90:,.0f}) in "
-        f"{way.hours.expected:.1f} hours ({way.hours.p10:.1f} to {way.hours.p90:.1f}), {way.preemptions:.1f} preemptions{beside}"
+        f"{way.hours.expected:.1f} hours ({way.hours.p10:.1f} to {way.hours.p90:.1f}), "
+        f"{way.preemptions:.1f} preemptions{beside}"
     )
 
 
