@@ -133,9 +133,8 @@ def _ratio(run: Run) -> float:
 def serving(sets: dict[str, Market]) -> None:
     """Four replicas, 120 seconds of cold start, over the whole of every set."""
     print("\n### Serving: 4 replicas, 120 s cold start\n")
-    print(
-        "| market | policy | time with 4 ready | dollars, of 4 on demand | replicas preempted |\n|---|---|---:|---:|---:|"
-    )
+    print("| market | policy | time with 4 ready | dollars, of 4 on demand | replicas preempted |")
+    print("|---|---|---:|---:|---:|")
     for market in sets.values():
         for name, policy in SERVING.items():
             found = serve(name, policy(), market, replicas=4, cold_start_seconds=120, availability=0.995)

@@ -1,8 +1,6 @@
 """Recipe and offers to a plan: which places, in what order, for how much. Pure.
 
-Hours are an estimate and are shown as a range: 6 floating-point operations a parameter and token, and two more
-where activations are computed again, at 25% to 45% of the accelerator's peak in bf16. The published runs of 2023
-come out at 23% to 33% by the same count (11.1 h for 7B, 23.7 h for 13B on eight A100s, about 600 million tokens).
+Hours are an estimate (launcher/speed.py) and are shown as a range; launcher/ways.py simulates them.
 """
 
 from collections.abc import Sequence
@@ -12,23 +10,9 @@ import msgspec
 
 from launcher.errors import OfferError
 from launcher.recipe import LocalConfig, Recipe, parse_accelerator
+from launcher.speed import speed
 from market.offers import Offer
 
-PEAK_TFLOPS = {
-    "A100": 312.0,
-    "A100-80GB": 312.0,
-    "A100-80GB-SXM": 312.0,
-    "H100": 989.0,
-    "H100-SXM": 989.0,
-    "H200": 989.0,
-    "L40S": 362.0,
-    "A10G": 125.0,
-    "L4": 121.0,
-    "V100": 125.0,
-}
-"""Dense bf16 (fp16 on V100) peak by the makers' data sheets."""
-UTILISATION = (0.25, 0.45)
-"""Low and high share of the peak that training reaches; the estimate's main assumption."""
 SPOT_OVERHEAD = (1.0, 1.5)
 """Paid hours over useful hours on spot, low and high: restarts and work done again."""
 
@@ -76,14 +60,10 @@ def choose(recipe: Recipe, offers: Sequence[Offer], on_demand: Sequence[Offer], 
 
 def estimate(recipe: Recipe, offer: Offer, overhead: tuple[float, float]) -> Estimate | None:
     """Hours and dollars of the recipe on an offer, None where something needed is not known."""
-    peak = PEAK_TFLOPS.get(offer.accelerator)
-    if peak is None or not recipe.data.tokens_per_epoch:
+    pace = speed(recipe, offer, {})
+    if pace is None:
         return None
-    tokens = recipe.data.tokens_per_epoch * recipe.train.epochs
-    operations = (8 if recipe.train.activation_checkpointing else 6) * recipe.model.parameters * 1e9 * tokens
-    per_hour = peak * 1e12 * offer.accelerator_count * recipe.machine.nodes * 3600
-    slow, fast = UTILISATION
-    hours = (operations / (per_hour * fast) * overhead[0], operations / (per_hour * slow) * overhead[1])
+    hours = (pace.hours[0] * overhead[0], pace.hours[2] * overhead[1])
     usd = offer.usd_per_hour * recipe.machine.nodes
     return Estimate(hours=hours, usd=(hours[0] * usd, hours[1] * usd))
 
@@ -122,12 +102,9 @@ def _assumptions(
     offer = offers[0]
     sources = sorted({f"{each.price_source}, {each.price_date}" for each in (*offers, *beside)})
     said = [f"prices: {source}" for source in sources]
-    if offer.accelerator in PEAK_TFLOPS and recipe.data.tokens_per_epoch:
-        tokens = recipe.data.tokens_per_epoch * recipe.train.epochs / 1e6
-        said.append(
-            f"{tokens:,.0f} million tokens, {UTILISATION[0]:.0%} to {UTILISATION[1]:.0%} of "
-            f"{PEAK_TFLOPS[offer.accelerator]:.0f} TFLOPS a {offer.accelerator}"
-        )
+    pace = speed(recipe, offer, {})
+    if pace is not None:
+        said.append(pace.said)
     if overhead[1] > 1:
         said.append(f"spot adds {overhead[0] - 1:.0%} to {overhead[1] - 1:.0%} of restarts and work done again")
     return said

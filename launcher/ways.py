@@ -11,6 +11,7 @@ from launcher.errors import OfferError
 from launcher.recipe import Recipe
 from launcher.speed import Kind, Measured, Speed, speed
 from market.availability import Market
+from market.least_cost import PATIENCE
 from market.modelled import modelled
 from market.offers import Offer
 from market.policies import OURS, named
@@ -21,8 +22,6 @@ from train.memory import ACCELERATOR_GB, fits
 
 RESTART_MINUTES = 6.0
 """From asking for a machine to training on it."""
-PATIENCE = 1.5
-"""Without a deadline, the time allowed in times of the work."""
 MOST_ZONES = 6
 """Of one way: the cheapest."""
 SAME_CLOUD_USD_PER_GB = 0.02

@@ -15,7 +15,7 @@ from market.policy import Decision, Observation, Zone
 from market.spells import Spells, bucket
 from market.waiting import DEMAND, NONE, SPOT, STEP, Question, table
 
-PATIENCE = 1.5
+PATIENCE = 3.0
 """Without a deadline: the time allowed, in times of the work."""
 CHEAP = 1.5
 """A zone under so many times the cheapest open zone's price is as good as it, but for how long it lasts."""

@@ -67,9 +67,9 @@ def market() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON; the keys are in docs/market.md.")
 def replay(
     paths: tuple[Path, ...], policies: str, work_hours: float | None, deadline_hours: float | None,
-    restart_overhead_minutes: float | None, start_hours: tuple[float, ...], history_hours: float, on_demand_price: float | None,
-    spot_price: float | None, available_when: int | None, checkpoint_minutes: float, serving: bool, replicas: int,
-    cold_start_seconds: float, availability: float, yes: bool, as_json: bool,
+    restart_overhead_minutes: float | None, start_hours: tuple[float, ...], history_hours: float,
+    on_demand_price: float | None, spot_price: float | None, available_when: int | None, checkpoint_minutes: float,
+    serving: bool, replicas: int, cold_start_seconds: float, availability: float, yes: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """What policies would have cost in recorded markets, against the exact optimum.
 

@@ -1,6 +1,7 @@
 """`vlaunch plan`: what a recipe would cost, how long it takes and what can go wrong, before a dollar is spent."""
 
 import datetime
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -127,6 +128,19 @@ def chosen_line(way: "Way") -> str:
         f"{way.hours.expected:.1f} hours ({way.hours.p10:.1f} to {way.hours.p90:.1f}), "
         f"{way.preemptions:.1f} preemptions{beside}"
     )
+
+
+def show_simulated(recipe: "Recipe", offers: "Sequence[Offer]", on_demand: "Offer | None") -> None:
+    """The line of the first offer's kind of machine, to standard error; nothing where hours cannot be reckoned."""
+    from launcher.speed import speed
+    from launcher.ways import Ask, simulate
+
+    first = offers[0]
+    group = [o for o in offers if (o.cloud, o.accelerator) == (first.cloud, first.accelerator)]
+    pace = speed(recipe, first, earlier_runs())
+    if pace is not None:
+        way = simulate(recipe, [*group, *([on_demand] if on_demand else [])], pace, Ask(spot=first.spot))
+        click.echo(f"chosen: {chosen_line(way)}; simulated {way.runs} times, seed {way.seed}", err=True)
 
 
 def _show(name: str, found: "list[Way]", ask: "Ask") -> None:

@@ -63,6 +63,7 @@ def train(
     import datetime
 
     from launcher import launch
+    from launcher.cli.plan import show_simulated
     from launcher.ledger import Ledger, home
     from launcher.recipe import DEFAULT, DEFAULT_LOCAL, load
 
@@ -87,6 +88,7 @@ def train(
     held = launch.check_inputs(named, prepared.store)
     if infra != launch.LOCAL:
         _show_plan(prepared.plan, prepared.named.name)
+        show_simulated(named.recipe, prepared.plan.offers, prepared.plan.on_demand)
         raise launch.missing_for_cloud(infra)
     if not as_json:
         _show_plan(prepared.plan, prepared.named.name)
