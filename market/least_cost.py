@@ -9,14 +9,16 @@ another tick or two, with plenty it moves at once. When nothing is spare it stay
 from collections.abc import Sequence
 from typing import Any
 
-from market.deadline import can_spot, can_wait
+from market.deadline import can_spot, can_wait, spare_hours
 from market.errors import MarketError
 from market.policy import Decision, Observation, Zone
 from market.spells import Spells, bucket
 from market.waiting import DEMAND, NONE, SPOT, STEP, Question, table
 
-PATIENCE = 3.0
+PATIENCE = 1.5
 """Without a deadline: the time allowed, in times of the work."""
+TIGHT = 0.1
+"""With less time to spare than this share of the work, an hour lost to a start is one on demand."""
 CHEAP = 1.5
 """A zone under so many times the cheapest open zone's price is as good as it, but for how long it lasts."""
 
@@ -85,14 +87,11 @@ class LeastCost:
         """What may be done without risking the deadline: expected dollars to the end, a rank for ties, the decision."""
         held = seen.machine
         zone = self._best(seen, _cheap(seen.zones))
-        if (
-            held is not None
-            and held.spot
-            and can_spot(seen, fresh=False)
-            and zone is not None
-            and zone.name == held.zone
-        ):
-            return [(0.0, 0, Decision(action="hold", reason="spot, and no open zone costs less"))]
+        if held is not None and held.spot and can_spot(seen, fresh=False):
+            least = self._best(seen, seen.zones)
+            if least is None or least.name == held.zone or not can_spot(seen, fresh=True):
+                return [(0.0, 0, Decision(action="hold", reason="spot, and no open zone is worth a new start"))]
+            return [(0.0, 0, Decision(action="spot", zone=least.name, reason="costs less, the new start included"))]
         dear = min((z for z in seen.zones if z.on_demand_usd_per_hour is not None), key=_demand_usd)
         ahead = _Ahead(self, seen, zone, _demand_usd(dear))
         on_demand = held is not None and not held.spot
@@ -102,14 +101,11 @@ class LeastCost:
             if on_demand
             else (ahead.demand(fresh=True), 2, Decision(action="on_demand", zone=dear.name, reason=ahead.reason(zone)))
         ]
-        if can_wait(seen):
+        # Beside an open zone waiting looks as cheap as starting as long as much is spare, and spends it for nothing.
+        if can_wait(seen) and (zone is None or not can_spot(seen, fresh=True)):
             found.append((ahead.wait(), 3, Decision(action="wait", reason="a gap like this is mostly short")))
-        if held is not None and held.spot and can_spot(seen, fresh=False):
-            found.append((ahead.spot(held.zone, fresh=False), 0, stay))
         for other in (zone, self._best(seen, seen.zones)):
-            if other is None or (held is not None and held.spot and other.name == held.zone):
-                continue
-            if can_spot(seen, fresh=True):
+            if other is not None and can_spot(seen, fresh=True):
                 start = Decision(
                     action="spot", zone=other.name, reason="the least for an hour of work, starts included"
                 )
@@ -131,7 +127,9 @@ class LeastCost:
         restart = seen.costs.restart_hours + seen.costs.detection_hours + seen.costs.commit_every_hours / 2
         starts = 1.0 if seen.machine is not None and seen.machine.spot and seen.machine.zone == zone.name else 2.0
         moving = seen.costs.move_usd if seen.data_region not in ("", zone.region) else 0.0
-        return usd + (starts * restart * usd + moving) / life
+        tight = spare_hours(seen) < TIGHT * seen.work_left_hours
+        hour = min(_demand_usd(each) for each in seen.zones if each.on_demand_usd_per_hour) if tight else usd
+        return usd + (starts * restart * hour + moving) / life
 
 
 class _Ahead:

@@ -25,8 +25,8 @@ AGES = len(EDGES_HOURS)
 NONE, SPOT, DEMAND = range(3)
 FAR = 1e6
 """Hours on demand, as the price of what must not be done."""
-ELSEWHERE = 4
-"""Age bucket of another zone that is open when the one in use shuts: it has been so for a while."""
+ELSEWHERE = [min(age, 4) for age in range(AGES)]
+"""By age bucket of a zone that shuts, that of another which is open then: no older, or it would have been in use."""
 
 
 class Question(msgspec.Struct, frozen=True, kw_only=True):
@@ -98,14 +98,14 @@ class Table:
         import numpy as np
 
         other = self.question.other_open
-        turned = (1 - other) * values[:, AGES] + other * values[:, ELSEWHERE]
+        turned = (1 - other) * values[:, AGES : AGES + 1] + other * values[:, ELSEWHERE]
         opened = values[:, 0]
         flat = values.reshape(*values.shape[:2], -1)
         expected = (self.stays @ flat).reshape(values.shape)
         ends = self.ends[:, :, None]
         for machine in (NONE, SPOT, DEMAND):
             lost = NONE if machine == SPOT else machine
-            expected[:, :AGES, machine] += ends[:, :AGES] * turned[:, None, lost]
+            expected[:, :AGES, machine] += ends[:, :AGES] * turned[:, :, lost]
             expected[:, AGES:, machine] += ends[:, AGES:] * opened[:, None, lost]
         expected[:, AGES:, SPOT] = FAR
         return np.asarray(expected)
