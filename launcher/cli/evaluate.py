@@ -186,11 +186,7 @@ def judge(
         done = judge.run(at_once=at_once, tell=_progress("reviews"))
     finally:
         judged.record(judge)
-    if as_json:
-        click.echo(msgspec.json.encode(done).decode())
-        return
-    for line in judged.told(done):
-        click.echo(line)
+    click.echo(msgspec.json.encode(done).decode() if as_json else "\n".join(judged.told(done)))
 
 
 @evaluate.command()
