@@ -84,6 +84,7 @@ def _seaweedfs(folder: Path, volume_megabytes: int) -> Iterator[Server]:
         f"-master.port={master}", f"-volume.port={volume}", f"-filer.port={filer}", "-filer", "-s3", f"-s3.port={s3}",
         f"-s3.config={config}", f"-master.volumeSizeLimitMB={volume_megabytes}", "-volume.max=0",
         "-master.volumePreallocate=false", "-master.telemetry=false",
+        "-s3.port.iceberg=0", "-s3.port.lance=0",  # fixed ports of two services nobody asks for here
     ]  # fmt: skip
     endpoint = f"http://127.0.0.1:{s3}"
     environment = {
