@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from checkpoints.layout import Checkpoint
-from checkpoints.sharded import Saver
+from checkpoints.saver import Saver
 from checkpoints.stores.folder import FolderStore
 from launcher.cli.export import export as command
 from tests.attempts import ROOT, Run
@@ -161,7 +161,7 @@ def saved_run(folder: Path, group: torch.distributed.ProcessGroup, layers: int) 
     store.create("recipe.toml", Run(folder).environment["VLAUNCH_RECIPE"].encode())
     model.keep(store, network.config, tokenizer)
     saver = Saver(store, 1, group=group, recipe_sha256="r")
-    saver.start({"model": network.state_dict()}, step=5, tokens_seen=0)
+    saver.start(lambda: {"model": network.state_dict()}, step=5, tokens_seen=0)
     save = saver.collect()
     assert save is not None
     assert save.failure is None
@@ -208,7 +208,7 @@ def test_weights_of_several_files_load_as_one_model(
 def test_a_damaged_newest_checkpoint_is_passed_over(tmp_path: Path, group: torch.distributed.ProcessGroup) -> None:
     folder, network = saved_run(tmp_path / "run", group, layers=1)
     saver = Saver(FolderStore(folder), 1, group=group, recipe_sha256="r")
-    saver.start({"model": network.state_dict()}, step=9, tokens_seen=0)
+    saver.start(lambda: {"model": network.state_dict()}, step=9, tokens_seen=0)
     saver.collect()
     path = folder / Checkpoint(9, 1).prefix / "rank-00000.bin"
     data = bytearray(path.read_bytes())

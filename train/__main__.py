@@ -85,8 +85,8 @@ def _train(recipe: TrainerRecipe, text: str, store: Store, accelerate: Any, noti
         attempt = Attempt.begin(store, about)
     numbers = [attempt.number if attempt else 0]
     dist.broadcast_object_list(numbers, src=0)
-    before = spent_before(store, numbers[0]) if attempt else None
-    progress = Progress(attempt, machine, before)
+    before = spent_before(store, numbers[0]) if attempt else (None, 0.0)
+    progress = Progress(attempt, machine, *before)
     progress.say(f"started on {machine.place} with {dist.get_world_size()} processes")
     folder = scratch() / f"rank-{dist.get_rank()}"
     kept = model.kept(store, folder / "model")
@@ -110,7 +110,10 @@ def _train(recipe: TrainerRecipe, text: str, store: Store, accelerate: Any, noti
         network = lora.adapted(network, recipe.lora, seed=recipe.train.seed, low=recipe.train.precision == "bf16")
     if attempt is not None and kept is None:
         model.keep(store, found, tokenizer)
+    for quicker in model.quicken(network, recipe.train):
+        progress.say(quicker)
     network, optimizer = model.shard(accelerate, network, recipe.train)
+    progress.utilisation = model.utilisation(network, dist.get_world_size()) if recipe.lora is None else None
     with Fence(store, numbers[0], exit_code=REFUSED, say=progress.say) as fence:
         trainer = Trainer(
             recipe, model=network, optimizer=optimizer, accelerate=accelerate, rows=rows, store=store,
@@ -121,6 +124,7 @@ def _train(recipe: TrainerRecipe, text: str, store: Store, accelerate: Any, noti
         resumed = trainer.resume()
         if resumed:
             progress.say(f"resumed from the checkpoint of step {resumed}/{trainer.steps}")
+            progress.resumed(store, resumed)
         ended = trainer.run()
         if attempt is None:
             return FINISHED if ended == "finished" else INTERRUPTED if ended == "notice" else REFUSED

@@ -95,6 +95,12 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
     activation_checkpointing: bool = True
     cpu_offload: bool = False
+    liger: bool = False
+    """On a GPU: liger-kernel's fused norm, rotary positions and feed-forward; it must be installed."""
+
+    compile: bool = False
+    """On a GPU: each layer through torch.compile."""
+
     seed: int = 0
 
     ask: str = ""

@@ -35,6 +35,8 @@ TINY: dict[str, Any] = {
     "num_key_value_heads": 2,
     "max_position_embeddings": 512,
 }
+PEAK_TFLOPS = {"B200": 2250.0, "H200": 989.0, "H100": 989.0, "A100": 312.0, "L40S": 362.0, "A10G": 125.0, "L4": 121.0}
+"""Dense bf16 by the makers' data sheets; what torch calls a device has one of these in it, looked for in this order."""
 _MODEL_FOLDER = "model/"
 _FETCH_BYTES = 64 << 20
 _COLLECTIVE_TIMEOUT = timedelta(minutes=30)
@@ -204,6 +206,40 @@ def shard(accelerate: Any, model: Any, config: TrainConfig) -> tuple[Any, torch.
         fused=torch.cuda.is_available() and not config.cpu_offload,
     )
     return model, optimizer
+
+
+def quicken(network: Any, config: TrainConfig) -> list[str]:
+    """Apply what makes a GPU quicker and the recipe asks for; sentences for the log. Neither has run on a GPU here.
+
+    Raises TrainError where liger is asked for and not installed.
+    """
+    wanted = [name for name in ("liger", "compile") if getattr(config, name)]
+    if not torch.cuda.is_available():
+        return [f"train.{name} is for GPUs and is left out here" for name in wanted]
+    if config.liger:
+        if importlib.util.find_spec("liger_kernel") is None:
+            raise TrainError("train.liger is true, but it is not installed: pip install liger-kernel")
+        from liger_kernel.transformers import _apply_liger_kernel_to_instance
+
+        # Not its fused loss: ours is over the whole batch's tokens.
+        _apply_liger_kernel_to_instance(network, fused_linear_cross_entropy=False, cross_entropy=False)
+    if config.compile:
+        for module in network.modules():
+            if type(module).__name__ in network._no_split_modules:
+                module.compile()
+    return [f"train.{name} is on" for name in wanted]
+
+
+def utilisation(network: Any, gpus: int) -> float | None:
+    """Model FLOPs utilisation of one token a second: 6 operations a parameter over the GPUs' peak in bf16; None on a
+    CPU, or on a GPU whose peak is not in the table."""
+    if not torch.cuda.is_available():
+        return None
+    name = torch.cuda.get_device_name()
+    peak = next((peak for known, peak in PEAK_TFLOPS.items() if known in name), None)
+    if peak is None:
+        return None
+    return 6 * sum(int(parameter.numel()) for parameter in network.parameters()) / (peak * 1e12 * gpus)
 
 
 def _checkpoint_activations(model: Any) -> None:

@@ -13,13 +13,25 @@ from train.machine import Machine
 class Progress:
     """Prints a line a step and notes it as metrics of the attempt."""
 
-    def __init__(self, attempt: Attempt | None, machine: Machine, spent_before: float | None) -> None:
+    def __init__(
+        self, attempt: Attempt | None, machine: Machine, spent_before: float | None, paid_before: float = 0.0
+    ) -> None:
         self.attempt = attempt
         self.machine = machine
         self.spent_before = spent_before
         """Dollars of earlier attempts, None where one of them has no known price."""
-        self.began = time.monotonic()
+        self.paid_before = paid_before
+        """Seconds of earlier attempts."""
+        self.useful_seconds = 0.0
+        """Spent in steps that count; a step that had to be done again counts once."""
+        self.utilisation: float | None = None
+        """Model FLOPs utilisation of one token a second; None where no peak is known."""
+        self.began = self._step_ended = time.monotonic()
         self._seconds: list[float] = []
+
+    def resumed(self, store: Store, step: int) -> None:
+        """Go on from what the run's metrics say of the time after `step`."""
+        self.useful_seconds = useful_until(store, step)
 
     def say(self, text: str) -> None:
         if self.attempt is not None:
@@ -31,12 +43,20 @@ class Progress:
         """Report one step; `seconds` is what it took."""
         if self.attempt is None:
             return
+        now = time.monotonic()
+        stalled = max(0.0, now - seconds - self._step_ended) if self._seconds else 0.0
+        self._step_ended = now
         self._seconds = [*self._seconds[-19:], seconds]
+        self.useful_seconds += seconds
+        paid = self.paid_before + now - self.began
         left = sum(self._seconds) / len(self._seconds) * (steps - step)
         usd = self.usd()
         line: dict[str, Any] = {
             "at": utc_now(), "attempt": self.attempt.number, "step": step, "steps": steps, "loss": loss,
             "gradient_norm": norm, "learning_rate": rate, "tokens_per_second": tokens / seconds,
+            "seconds": seconds, "save_stall_seconds": stalled, "useful_seconds": self.useful_seconds,
+            "paid_seconds": paid, "goodput": self.useful_seconds / paid,
+            "mfu": None if self.utilisation is None else self.utilisation * tokens / seconds,
             "seconds_left": left, "usd": usd,
         }  # fmt: skip
         self.attempt.metrics(line)
@@ -61,17 +81,26 @@ def clock(seconds: float) -> str:
     return f"{minutes}m{rest:02d}s" if minutes else f"{rest}s"
 
 
-def spent_before(store: Store, attempt: int) -> float | None:
-    """Dollars of the attempts before `attempt`, as the last sign of each shows; None where a price is unknown."""
+def spent_before(store: Store, attempt: int) -> tuple[float | None, float]:
+    """Dollars and seconds of the attempts before `attempt`, as the last sign of each shows; None for dollars where a
+    price is unknown."""
     newest = {entry.name.partition("-")[0]: entry.name for entry in sorted(store.list("metrics/"), key=_name)}
-    last: dict[int, float | None] = {}
-    for name in newest.values():
-        fields = msgspec.json.decode(store.read(name).splitlines()[-1])
-        if fields["attempt"] < attempt:
-            last[fields["attempt"]] = fields["usd"]
-    if any(usd is None for usd in last.values()):
-        return None
-    return max((usd for usd in last.values() if usd is not None), default=0.0)
+    signs = [msgspec.json.decode(store.read(name).splitlines()[-1]) for name in newest.values()]
+    last = [fields for fields in signs if fields["attempt"] < attempt]
+    paid = max((fields["paid_seconds"] for fields in last), default=0.0)
+    if any(fields["usd"] is None for fields in last):
+        return None, paid
+    return max((fields["usd"] for fields in last), default=0.0), paid
+
+
+def useful_until(store: Store, step: int) -> float:
+    """The useful seconds that the run's metrics note for `step`, looked for from the newest on."""
+    for entry in sorted(store.list("metrics/"), key=_name, reverse=True):
+        for line in reversed(store.read(entry.name).splitlines()):
+            fields = msgspec.json.decode(line)
+            if fields["step"] == step:
+                return float(fields["useful_seconds"])
+    return 0.0
 
 
 def _name(entry: Entry) -> str:
