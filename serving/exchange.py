@@ -74,7 +74,6 @@ class Exchange:
             tokens = self.answer.tokens
             link = await self._place()
             attempt = link.begin(self._begin())
-            attempt.movable = not self.cannot_move
             self.workers.append(link.member.name)
             try:
                 outcome = await self._follow(attempt)
@@ -100,8 +99,13 @@ class Exchange:
         pool = await self._pool()
         seconds = config.queue_seconds if self.failovers or pool.any_ready() else config.no_worker_seconds
         moved = self.lost_at is not None
-        member = await pool.take(self.key.name, self.asked.session, seconds, moved=moved, avoid=self.tried)
-        return self.gateway.links.by_member[member]
+        while True:
+            member = await pool.take(self.key.name, self.asked.session, seconds, moved=moved, avoid=self.tried)
+            link = self.gateway.links.by_member.get(member)
+            if link is not None:
+                return link
+            # It was lost between the moment its slot came free and this one.
+            self.gateway.registry.release(member)
 
     async def _pool(self) -> Pool:
         """The model's workers. Right after a start, an unknown model may only not have connected again yet."""
@@ -154,6 +158,7 @@ class Exchange:
                 outcome = self._take(record, sent)
                 if outcome is not None:
                     break
+            attempt.movable = not self.cannot_move
             if sent:
                 await self._send(b"".join(sent))
             if outcome is not None:

@@ -38,7 +38,8 @@ class Attempt:
         self.model = model
         self.owner = owner
         """The task that serves the client."""
-        self.movable = False
+        self.movable = True
+        """Until its answer turns out not to be."""
         self.begun = False
         self.ended = False
         self.heard_at = now

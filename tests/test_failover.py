@@ -169,3 +169,21 @@ def test_an_answer_that_is_collected_survives_as_well(tmp_path: Path) -> None:
             document = answer.result().json()
         assert document["choices"][0]["message"]["content"].split() == EXPECTED
         assert document["usage"]["completion_tokens"] == TOKENS
+
+
+def test_those_who_wait_in_line_outlive_the_workers_they_wait_for(tmp_path: Path) -> None:
+    with parts(tmp_path) as serving:
+        gateway = serving.gateway()
+        for name in ("one", "two"):
+            serving.worker(name, (gateway,), serving.engine(f"engine-{name}"), slots=1)
+        wait_for_workers(gateway, 2)
+        streams = [Stream(gateway, max_tokens=10) for _ in range(12)]
+        for name in ("one", "two", "one"):
+            streams[0].enough.wait(30)
+            serving.kill(name)
+            port = serving.processes[f"engine-{name}"].args[2]  # type: ignore[index]
+            serving.worker(name, (gateway,), f"http://127.0.0.1:{port}", slots=1)
+        for stream in streams:
+            stream.join(60)
+        assert [stream.tokens for stream in streams] == [EXPECTED[:10]] * 12
+        assert "Traceback" not in serving.log("gateway")
