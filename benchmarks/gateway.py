@@ -217,13 +217,15 @@ class Machines:
         self.start_worker(number)
 
 
-async def under_load(gateway: str, session: aiohttp.ClientSession, streams: int, stop: asyncio.Event) -> list[Seen]:
+async def under_load(
+    gateway: str, session: aiohttp.ClientSession, streams: int, stop: asyncio.Event, tokens: int = 100
+) -> list[Seen]:
     """So many clients, each asking again as soon as it has its answer, until told to stop."""
 
     async def ask_again() -> list[Seen]:
         seen = []
         while not stop.is_set():
-            seen.append(await stream(session, gateway, 100, 20))
+            seen.append(await stream(session, gateway, tokens, 20))
         return seen
 
     return [one for many in await asyncio.gather(*[ask_again() for _ in range(streams)]) for one in many]
@@ -272,9 +274,9 @@ async def wait_for_ready(session: aiohttp.ClientSession, gateway: str, count: in
 
 
 async def stall(serving: Parts, times: int) -> bool:
-    """Engines that stand still for a while under load: the gateway is told to wait no longer than 80 ms."""
+    """Engines that stand still for a while under load: the gateway is told to wait no longer than 60 ms."""
     audit = serving.folder / "audit"
-    gateway = serving.gateway(audit_file=str(audit), stall_seconds=0.08, first_token_seconds=0.5)
+    gateway = serving.gateway(audit_file=str(audit), stall_seconds=0.06, first_token_seconds=0.5)
     Machines(serving, (gateway,))
     wait_for_workers(gateway, MACHINES)
     chance, stop = random.Random(2), asyncio.Event()
@@ -335,7 +337,7 @@ async def returning(serving: Parts) -> bool:
     wait_for_workers(gateway, MACHINES)
     stop, seconds = asyncio.Event(), []
     async with opened() as session:
-        load = asyncio.ensure_future(under_load(gateway, session, 24, stop))
+        load = asyncio.ensure_future(under_load(gateway, session, 24, stop, tokens=5))
         for _ in range(5):
             await asyncio.sleep(0.5)
             serving.kill("worker-0")

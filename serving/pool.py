@@ -38,6 +38,8 @@ class Member:
         self.tokens_per_second = 0.0
         self.failures = 0
         self.paused_until = 0.0
+        self.suspect_until = 0.0
+        """It has just failed: others are asked first, though it has the fewest requests now."""
 
     @property
     def load(self) -> int:
@@ -56,6 +58,7 @@ class Member:
 
     def failed(self, now: float) -> None:
         """Many requests may fail with one machine; while it is paused they count as one failure."""
+        self.suspect_until = now + FIRST_PAUSE_SECONDS
         if now < self.paused_until:
             return
         self.failures += 1
@@ -65,7 +68,7 @@ class Member:
 
     def succeeded(self) -> None:
         self.failures = 0
-        self.paused_until = 0.0
+        self.paused_until = self.suspect_until = 0.0
 
 
 class Waiter:
@@ -106,6 +109,7 @@ class Pool:
         now = self.clock()
         free = [member for member in self.members if member.free(now)]
         free = [member for member in free if member not in avoid] or free
+        free = [member for member in free if now >= member.suspect_until] or free
         if not free:
             return None
         least = min(member.load for member in free)

@@ -154,6 +154,20 @@ def test_a_worker_that_fails_is_paused_longer_each_time_and_tried_with_one_reque
     assert broken.ready(clock())
 
 
+def test_a_worker_that_has_just_failed_is_asked_last() -> None:
+    async def story() -> list[str]:
+        clock = Clock()
+        failing, busy = member("failing", 9), member("busy", 9)
+        busy.in_flight = 3
+        _, pool = pool_of(failing, busy, clock=clock)
+        failing.failed(clock())
+        first = await take(pool)
+        clock.now = 1.0
+        return [first.name, (await take(pool)).name]
+
+    assert asyncio.run(story()) == ["busy", "failing"]
+
+
 def test_a_worker_that_failed_this_request_is_asked_again_only_when_alone() -> None:
     async def story() -> tuple[str, str]:
         first, second = member("a"), member("b")
