@@ -14,7 +14,7 @@ import platformdirs
 
 from launcher.errors import LedgerError
 
-Kind = Literal["run", "machine_started", "machine_price", "machine_ended", "ended", "evaluation"]
+Kind = Literal["run", "machine_started", "machine_ready", "machine_price", "machine_ended", "ended", "evaluation"]
 
 
 def home() -> Path:
@@ -33,6 +33,8 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     run             recipe, owner, recipe_text, task_yaml, store, infra, spot, simulated, on_demand_usd_per_hour,
                     price_source
     machine_started machine (1, 2, ...), place, usd_per_hour, price_source; accelerator (`A100:8`) where it has one
+    machine_ready   machine: of a service, from when on it answers. A service is a run whose facts have `service` true;
+                    its machines run side by side, and their machine_started has model, and initial (it replaces none)
     machine_price   machine, usd_per_hour, price_source: what it costs from now on
     machine_ended   machine, reason, preempted; lost_at where it was gone before that was noticed
     ended           state (finished, stopped, failed), why

@@ -121,6 +121,10 @@ class LocalService:
     def address(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
+    @property
+    def stopping(self) -> bool:
+        return self._stops > 0
+
     def stop(self, *_: Any) -> None:
         """Fit for a signal handler."""
         self._stops += 1
@@ -175,6 +179,10 @@ class LocalService:
             self._preempt(replica, now)
         elif not replica.ready and _answers(replica.ready_port):
             replica.ready, self._crashes = True, 0
+            self.ledger.append("machine_ready", self.service, machine=replica.number)
+            # A life counts from here: a machine that is taken while its engine loads shows nothing.
+            life = replica.fate.life_seconds
+            replica.end = float("inf") if life is None else now + life
             self._hear(f"[{self._name(replica)}] ready after {now - replica.began:.0f} s")
         elif not replica.ready and now > replica.began + self.ready_within_seconds:
             self._end(replica, f"not ready within {self.ready_within_seconds:g} s", preempted=False)
@@ -207,7 +215,7 @@ class LocalService:
         self.ledger.append(
             "machine_started", self.service, machine=self.number, model=replica.model, place=replica.offer.place,
             usd_per_hour=replica.offer.usd_per_hour,
-            price_source=f"{replica.offer.price_source}, {replica.offer.price_date}",
+            price_source=f"{replica.offer.price_source}, {replica.offer.price_date}", initial=replica.lost_in is None,
         )  # fmt: skip
         name = self._name(replica)
         usd = replica.offer.usd_per_hour
@@ -216,8 +224,7 @@ class LocalService:
         replica.machine = machine
         machine.boot(task)
         machine.start(task, lambda line: self._hear(f"[{name}] {line}", quiet=True))
-        life = replica.fate.life_seconds
-        replica.end = float("inf") if life is None else replica.began + life
+        replica.end = float("inf")
 
     def _choose(self, replica: Replica) -> Offer:
         """Not where one has just been taken, then where fewest others are, then the cheapest."""

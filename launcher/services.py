@@ -15,18 +15,19 @@ from typing import Any
 import msgspec
 
 from checkpoints.stores import open_store
-from launcher import runs
-from launcher.errors import MissingPart, RunError
+from launcher import runs, skyserve
+from launcher.errors import RecipeError, RunError
 from launcher.launch import LOCAL
 from launcher.ledger import Ledger, home
-from launcher.local import alive, kill_all, listen
+from launcher.local import SOURCE, alive, kill_all, listen
 from launcher.recipe import LocalConfig
 from launcher.serve import Part, Prepared
-from launcher.serve_ask import ask_while_it_lasts
+from launcher.serve_ask import Asking
 from launcher.serve_local import LocalService, Version, marks, order, ordered
 from market.offers import Offer
 
 _FETCH_BYTES = 64 << 20
+_LOOK_SECONDS = 2.0
 
 
 def record(prepared: Prepared, ledger: Ledger, *, port: int) -> None:
@@ -106,9 +107,12 @@ def run_here(service: str, ledger: Ledger, say: Callable[[str], None], questions
         ready_within_seconds=facts["replicas"]["ready_within_seconds"],
     )
     listen(local.stop)
+    asking = Asking(local, questions, say)
     if questions:
-        ask_while_it_lasts(local, questions, say)
+        asking.begin()
     local.run()
+    if questions:
+        asking.check()
 
 
 def update_here(service: str, ledger: Ledger, prepared: Prepared) -> None:
@@ -132,9 +136,10 @@ def update_here(service: str, ledger: Ledger, prepared: Prepared) -> None:
 def down(service: str, ledger: Ledger) -> None:
     """Nothing of the service is left when this returns. Raises RunError."""
     _, facts = find(ledger, service)
-    if facts["infra"] != LOCAL:
-        raise missing_for_cloud()
-    _down_here(service, ledger)
+    if facts["infra"] == LOCAL:
+        _down_here(service, ledger)
+    else:
+        _down_cloud(service, facts, ledger)
 
 
 def _down_here(service: str, ledger: Ledger) -> None:
@@ -149,11 +154,33 @@ def _down_here(service: str, ledger: Ledger) -> None:
         ledger.append("ended", service, state="stopped", why="its launcher had died")
 
 
-def missing_for_cloud() -> MissingPart:
-    """Why a service cannot be sent to a cloud from this machine."""
-    from launcher import skypilot
+def check_cloud(prepared: Prepared) -> None:
+    """What a cloud would find out too late. Raises RecipeError, MissingPart."""
+    if prepared.gateway is None:
+        raise RecipeError(
+            "Replicas must know which gateway to dial: --gateway https://your-gateway, an address that they reach "
+            "(`vlaunch gateway` runs one). To try the same service here: vlaunch serve --spot --infra local"
+        )
+    for part in prepared.parts:
+        skyserve.secrets_of(part.text)
 
-    return MissingPart(f"{skypilot.what_is_missing()} To try the same service here: vlaunch serve --spot --infra local")
+
+def send(prepared: Prepared, *, update: bool) -> None:
+    """Give SkyServe the very texts that were shown. Raises RunError."""
+    for part in prepared.parts:
+        if update:
+            skyserve.update(part.text, SOURCE)
+        else:
+            skyserve.up(part.text, SOURCE)
+
+
+def _down_cloud(service: str, facts: dict[str, Any], ledger: Ledger) -> None:
+    for part in facts["parts"]:
+        skyserve.down(part["service"])
+    for part in facts["parts"]:
+        while skyserve.replicas(part["service"]) is not None:
+            time.sleep(_LOOK_SECONDS)
+    ledger.append("ended", service, state="stopped", why="taken down")
 
 
 def _facts_of(part: Part) -> dict[str, Any]:

@@ -35,7 +35,7 @@ MAY_IMPORT = {
 
 # library -> the only files (by prefix) that may import it
 ONLY_IN = {
-    "sky": ("launcher/skypilot.py", "launcher/recovery.py"),
+    "sky": ("launcher/skypilot.py", "launcher/skyserve.py", "launcher/recovery.py"),
     "click": ("launcher/cli/",),
     "rich": ("launcher/cli/",),
     "torch": ("train/", "checkpoints/sharded.py", "checkpoints/saver.py"),

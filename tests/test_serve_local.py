@@ -165,6 +165,25 @@ def test_bad_input_ends_with_one_sentence_and_code_1(person: Person, arguments: 
     assert "Traceback" not in done.stderr
 
 
+def test_a_cloud_gets_nothing_before_gateway_secrets_and_yes_and_its_refusal_is_a_sentence(person: Person) -> None:
+    pytest.importorskip("sky", reason="SkyPilot is not installed (the extra `cloud`)")
+    up = ("serve", "vicuna-7b", "--set", "machine.secrets=[]")
+    person.environment |= {"SKYPILOT_API_SERVER_ENDPOINT": "http://127.0.0.1:9", "HOME": str(person.home)}
+    assert "--gateway https://your-gateway" in person.vlaunch(*up).stderr
+    up = (*up, "--gateway", "https://g.example")
+    assert "The secrets VLAUNCH_WORKER_TOKEN are not set here" in person.vlaunch(*up).stderr
+    person.environment["VLAUNCH_WORKER_TOKEN"] = "do-not-write-me-down"
+    asked = person.vlaunch(*up)
+    assert "This spends money" in asked.stderr
+    assert asked.returncode == 1
+    assert not (person.home / "ledger.jsonl").exists()
+    refused = person.vlaunch(*up, "--yes")
+    assert refused.returncode == 1
+    assert "vlaunch: SkyPilot says: " in refused.stderr
+    assert "Traceback" not in refused.stderr
+    assert "do-not-write-me-down" not in (person.home / "ledger.jsonl").read_text() + refused.stdout + refused.stderr
+
+
 def test_replicas_that_never_get_ready_end_the_service_with_the_engines_words(person: Person, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     done = person.vlaunch("serve", "tiny", "--infra", "local", "--port", "0", "--model", f"tiny={tmp_path / 'empty'}",

@@ -81,7 +81,8 @@ def serve(
             click.echo(prepared.text, nl=False)
         return
     if prepared.infra != launch.LOCAL:
-        raise services.missing_for_cloud()
+        _send(prepared, ledger, update=update is not None, yes=yes)
+        return
     if update is not None:
         services.update_here(update, ledger, prepared)
         click.echo(f"{update} goes over in turn; see it with: vlaunch logs {update} --follow", err=True)
@@ -120,6 +121,19 @@ def _prepare(
     return path.prepare(
         named, ledger, service=service, spot=spot, infra=infra, zones=zones, max_price=max_price, gateway=gateway
     )
+
+
+def _send(prepared: "Prepared", ledger: "Ledger", *, update: bool, yes: bool) -> None:
+    """To SkyServe, once the person has seen the dollars and agreed."""
+    from launcher import services
+
+    services.check_cloud(prepared)
+    if not yes:
+        click.confirm("This spends money, as shown above. Send it?", abort=True, err=True)
+    if not update:
+        services.record(prepared, ledger, port=0)
+    services.send(prepared, update=update)
+    click.echo(f"{prepared.service} comes up; see it with: sky serve status; end it with: vlaunch down", err=True)
 
 
 def _keep_up(service: str, ledger: "Ledger", *, detach: bool, questions: tuple[str, ...]) -> None:
