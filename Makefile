@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # Some machines tell Python to write no bytecode, which makes every start of a big library slow.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo demo-serve test check yamls bench docs soak
+.PHONY: demo demo-serve test check yamls bench docs soak test-cluster cluster-packages
 .DEFAULT_GOAL := test
 
 # torch comes by pip, which also looks at wheels kept on the machine; everything else by uv, which is faster.
@@ -47,7 +47,15 @@ demo-serve: $(VENV)/.serve
 	  --ask "Name three rivers." --ask "Write a line about the sea."
 
 test: $(VENV)/.dev $(VENV)/.chromium
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --ignore=tests/cluster
+
+# The real SkyPilot on a real Slurm of pretended GPUs, all on 127.0.0.1; ten minutes on two cores.
+cluster-packages:
+	command -v slurmctld >/dev/null || [ "$$(id -u)" != 0 ] || { apt-get update -qq && \
+	  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq slurm-wlm munge openssh-server openssh-client rsync >/dev/null; }
+
+test-cluster: $(VENV)/.dev cluster-packages
+	$(BIN)/python -m pytest tests/cluster
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .

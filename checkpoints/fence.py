@@ -27,6 +27,8 @@ class Fence:
     ) -> None:
         self.superseded_by: int | None = None
         """The number of the attempt that has taken over the run, once it is known."""
+        self.asked_to_leave = False
+        """Whether whoever pays has asked this attempt to save and leave."""
         self._store = store
         self._attempt = attempt
         self._exit_code = exit_code
@@ -49,6 +51,7 @@ class Fence:
         while not self._done.wait(self._every_seconds * random.uniform(0.8, 1.0)):
             try:
                 self.superseded_by = run.newer(self._store, self._attempt)
+                self.asked_to_leave = run.asked_to_leave(self._store, self._attempt)
             except StoreError:
                 continue  # a store that cannot be read now is asked again; nothing can be committed to it meanwhile
             if self.superseded_by is not None:

@@ -4,6 +4,9 @@ what may be deleted. Pure: it never touches a store.
     <run>/recipe.toml                               the frozen recipe, written once
     <run>/data.sha256                               the conversations' hash; a run never goes on with others
     <run>/attempts/0003                             created exclusively; the highest number owns the run
+    <run>/attempts/0003-leave                       whoever pays asks that attempt to save and leave
+    <run>/launch.json                               how the run was launched, for another machine to find it
+    <run>/controller/000017.json                    what the managed job's controller decided and had
     <run>/events/0003-000017.json                   what happened, in order
     <run>/metrics/0003-000002.jsonl                 a line a step
     <run>/tokens/<hash>.npz                         the packed training rows
@@ -20,6 +23,8 @@ from collections.abc import Collection, Iterable
 import msgspec
 
 MANIFEST = "manifest.json"
+JOURNAL = "controller/"
+LAUNCH = "launch.json"
 _CHECKPOINT = re.compile(r"^checkpoints/(\d{8})-(\d{4})/(.+)$")
 _READER = re.compile(r"^readers/(\d{8})-(\d{4})/(.+)$")
 _ATTEMPT = re.compile(r"^attempts/(\d{4})$")
@@ -60,6 +65,14 @@ class Checkpoint(msgspec.Struct, frozen=True, order=True):
 
 def attempt_name(number: int) -> str:
     return f"attempts/{number:04d}"
+
+
+def leave_name(attempt: int) -> str:
+    return f"attempts/{attempt:04d}-leave"
+
+
+def journal_name(sequence: int) -> str:
+    return f"{JOURNAL}{sequence:06d}.json"
 
 
 def event_name(attempt: int, sequence: int) -> str:

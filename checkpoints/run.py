@@ -32,6 +32,11 @@ def newer(store: Store, number: int) -> int | None:
     return newest if newest > number else None
 
 
+def asked_to_leave(store: Store, number: int) -> bool:
+    """Whether whoever pays has asked attempt `number` to save and leave."""
+    return any(entry.name == layout.leave_name(number) for entry in store.list("attempts/"))
+
+
 def lives(store: Store, before: int) -> list[float]:
     """How long each attempt before `before` was at work, in seconds: from its beginning to its last event."""
     last = {layout.attempt_of_event(name): name for name in sorted(entry.name for entry in store.list("events/"))}

@@ -6,6 +6,7 @@ VlaunchError                exit 1; its text is the whole message: what happened
 ├── RunError                a run is not there, is in use, or ended badly
 ├── ServeError              a gateway or worker cannot start as asked
 ├── LedgerError             the ledger cannot be read or written
+├── SkyPilotError           SkyPilot's API server does not answer, or says no
 └── MissingPart             something that is installed separately is not on this machine
 
 Rooms that may not import the launcher raise errors of their own; `launcher.cli` translates those it knows.
@@ -34,6 +35,10 @@ class LedgerError(VlaunchError):
 
 class ServeError(VlaunchError):
     """A gateway or worker cannot be started as asked."""
+
+
+class SkyPilotError(VlaunchError):
+    """SkyPilot does not do what it was asked; the text holds its own words."""
 
 
 class MissingPart(VlaunchError):

@@ -14,7 +14,19 @@ import platformdirs
 
 from launcher.errors import LedgerError
 
-Kind = Literal["run", "machine_started", "machine_ready", "machine_price", "machine_ended", "ended", "evaluation"]
+Kind = Literal[
+    "run",
+    "machine_started",
+    "machine_ready",
+    "machine_price",
+    "machine_ended",
+    "ended",
+    "evaluation",
+    "launched",
+    "decision",
+    "refused",
+    "deadline_lost",
+]
 
 
 def home() -> Path:
@@ -40,6 +52,12 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     ended           state (finished, stopped, failed), why
     evaluation      file, baseline, candidate, judge, reviews, usd, price_source: a file of reviews so far; the newest
                     record of a file counts. Read by `evaluations`, not a part of `runs`.
+
+    Of a managed job the controller writes these too, into the run's store (launcher/journal.py):
+    launched        rules
+    decision        action, zone, reason, memory, work_left_hours, spent_usd
+    refused         place, spot: no machine was to be had
+    deadline_lost   why, ways: place, spot, hours_late, usd of each way left
     """
 
     kind: Kind

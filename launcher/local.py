@@ -67,6 +67,17 @@ def fates(config: LocalConfig) -> Iterator[Fate]:
         yield Fate(None, announced=False)
 
 
+def ship(workdir: Path) -> None:
+    """What a machine needs of us, copied to `workdir`."""
+    for part in _SHIPPED:
+        source, target = SOURCE / part, workdir / part
+        if source.is_dir():
+            shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"), dirs_exist_ok=True)
+        elif source.is_file():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(source, target)
+
+
 class Machine:
     """A simulated machine: a disk, and the processes that run on it."""
 
@@ -80,14 +91,7 @@ class Machine:
     def boot(self, task: dict[str, Any]) -> None:
         """An empty disk with the workdir and the mounted files on it."""
         shutil.rmtree(self.disk, ignore_errors=True)
-        workdir = self.disk / "sky_workdir"
-        workdir.mkdir(parents=True)
-        for part in _SHIPPED:
-            source = SOURCE / part
-            if source.is_dir():
-                shutil.copytree(source, workdir / part, ignore=shutil.ignore_patterns("__pycache__"))
-            elif source.is_file():
-                shutil.copy(source, workdir / part)
+        ship(self.disk / "sky_workdir")
         for target, local in task.get("file_mounts", {}).items():
             path = self.disk / target.removeprefix("~/")
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -356,7 +360,7 @@ def locked(folder: Path, run_id: str) -> Iterator[None]:
     """One launcher a run. Raises RunError where there is another, or the folder cannot be used."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with (folder / "lock").open("w") as lock:
+        with (folder / "lock").open("a+") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -364,6 +368,9 @@ def locked(folder: Path, run_id: str) -> Iterator[None]:
                     f"Run {run_id} is in use by another vlaunch on this machine "
                     f"({folder}); see it with: vlaunch logs {run_id} --follow"
                 ) from None
+            lock.truncate(0)
+            lock.write(str(os.getpid()))
+            lock.flush()
             yield
     except OSError as failure:
         raise RunError(f"The folder of the run, {folder}, cannot be used: {failure.strerror}.") from failure
@@ -377,6 +384,11 @@ def alive(folder: Path) -> bool:
         except BlockingIOError:
             return True
     return False
+
+
+def launcher_of(folder: Path) -> int:
+    """The process that is at work in a run's folder, where one is `alive`."""
+    return int((folder / "lock").read_text())
 
 
 def listen(stop: Callable[..., None]) -> None:

@@ -28,6 +28,14 @@ class RunFacts(msgspec.Struct, frozen=True, kw_only=True):
     """Whether a launcher is at work on it."""
     store_unread: str = ""
     """Why the run's store could not be read; its events are then not known."""
+    state: str = ""
+    """By SkyPilot, of a run that it runs."""
+    why: str = ""
+    """Why it ended, in SkyPilot's words or our strategy's."""
+    decisions: list[Record] = []
+    """Of our strategy in SkyPilot's controller."""
+    skypilot_unread: str = ""
+    """Why SkyPilot could not be asked; machines and state are then by the run's own records."""
 
 
 class Price(msgspec.Struct, frozen=True, kw_only=True):

@@ -31,6 +31,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """Candidates, the cheapest first."""
     on_demand: Offer | None
     """The cheapest on-demand offer of the same machines, to compare with."""
+    fallbacks: list[Offer] = []
+    """On demand, where the run may go when its deadline needs it; the cheapest first."""
     estimate: Estimate | None
     """On the first offer, with its overhead; None where the recipe does not say how many tokens there are or the
     accelerator's speed is not known."""
@@ -39,7 +41,14 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """In words, for a person."""
 
 
-def choose(recipe: Recipe, offers: Sequence[Offer], on_demand: Sequence[Offer], *, most: int = 12) -> Plan:
+def choose(
+    recipe: Recipe,
+    offers: Sequence[Offer],
+    on_demand: Sequence[Offer],
+    *,
+    fallbacks: Sequence[Offer] = (),
+    most: int = 12,
+) -> Plan:
     """The plan over `offers`, filtered and in price order already, and the on-demand offers beside them.
 
     Raises OfferError where there is none.
@@ -52,6 +61,7 @@ def choose(recipe: Recipe, offers: Sequence[Offer], on_demand: Sequence[Offer], 
     return Plan(
         offers=kept,
         on_demand=beside,
+        fallbacks=list(fallbacks[:most]),
         estimate=estimate(recipe, kept[0], overhead),
         on_demand_estimate=estimate(recipe, beside, (1.0, 1.0)) if beside else None,
         assumptions=_assumptions(recipe, kept, on_demand[:1], overhead),
@@ -71,6 +81,22 @@ def estimate(recipe: Recipe, offer: Offer, overhead: tuple[float, float]) -> Est
 def accelerators(recipe: Recipe) -> list[tuple[str, int]]:
     """The acceptable accelerators as name and count; no accelerator is ("", 0)."""
     return [parse_accelerator(each) for each in recipe.machine.accelerators] or [("", 0)]
+
+
+def own_offers(recipe: Recipe) -> list[Offer]:
+    """The places whose prices the recipe gives."""
+    found = []
+    for place in recipe.machine.places:
+        cloud, region, zone, *_ = (*place.infra.split("/", 2), "", "")
+        for name, count in accelerators(recipe):
+            found.append(
+                Offer(
+                    cloud=cloud, region=region, zone=zone or None, instance_type="", accelerator=name,
+                    accelerator_count=count, usd_per_hour=place.usd_per_hour, spot=place.spot,
+                    price_source="the recipe's machine.places", price_date="as given there",
+                )
+            )  # fmt: skip
+    return found
 
 
 def local_offers(local: LocalConfig, *, spot: bool = True) -> list[Offer]:

@@ -24,6 +24,22 @@ DEFAULT = "vicuna-7b"
 DEFAULT_LOCAL = "smollm2-135m"
 
 
+class PlaceConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A place that no price list knows, such as a Slurm or Kubernetes cluster of your own: `[[machine.places]]`."""
+
+    infra: str
+    """SkyPilot's form: `slurm/cluster/partition`, `kubernetes/context`."""
+
+    usd_per_hour: float
+    """What an hour of one whole machine costs there."""
+
+    spot: bool = False
+    """Whether it may be taken away."""
+
+    def __post_init__(self) -> None:
+        at_least(self, "usd_per_hour", 0)
+
+
 class MachineConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The `[machine]` section: what the recipe runs on."""
 
@@ -32,7 +48,7 @@ class MachineConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
     nodes: int = 1
     processes: int = 0
-    """Processes a node where there is no accelerator; otherwise one each."""
+    """Processes a node; 0: one for each accelerator."""
 
     cpus: str = ""
     """SkyPilot's form, `2+`."""
@@ -44,6 +60,9 @@ class MachineConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
     secrets: list[str] = []
     """Names of environment variables the machine needs; their values are never written down."""
+
+    places: list[PlaceConfig] = []
+    """With prices of your own, beside those of the price list."""
 
     def __post_init__(self) -> None:
         at_least(self, "nodes", 1)
@@ -248,6 +267,8 @@ def explain(complaint: str, sections: Mapping[str, type[msgspec.Struct]]) -> str
         known = [field.name for field in msgspec.structs.fields(sections.get(section, ZoneConfig))]
         if path.startswith("local.zones"):
             known = [field.name for field in msgspec.structs.fields(ZoneConfig)]
+        if path.startswith("machine.places"):
+            known = [field.name for field in msgspec.structs.fields(PlaceConfig)]
         where = f"[{path}] has no key" if path else "there is no section"
         return f"{where} '{unknown[1]}'.{_near(unknown[1], known)}"
     if missing := re.match(r"Object missing required field `(.*)`", what):

@@ -52,6 +52,16 @@ class AttemptCost(msgspec.Struct, kw_only=True):
     usd_lost: float | None
 
 
+class Decided(msgspec.Struct, kw_only=True):
+    """What our strategy decided, and why."""
+
+    at: str
+    action: str
+    """`spot`, `on_demand`, `wait`; `deadline lost` where it cannot be met any more."""
+    place: str
+    reason: str
+
+
 class RunCost(msgspec.Struct, kw_only=True):
     """One run. Dollars are None where a price is not known."""
 
@@ -83,6 +93,10 @@ class RunCost(msgspec.Struct, kw_only=True):
     """The policy's last word and its reason, where a policy is at work."""
     notes: list[str]
     """What a reader must know before believing the figures."""
+    why: str
+    """Why a managed job ended, where SkyPilot or our strategy says so."""
+    decisions: list[Decided]
+    """Of our strategy in SkyPilot's controller, oldest first."""
 
 
 class CostReport(msgspec.Struct, kw_only=True):
@@ -151,8 +165,10 @@ def run_cost(run: RunFacts, now: datetime.datetime) -> RunCost:
         price_source=about.get("price_source", ""),
         goodput=(hours - lost_hours) / hours if hours and lost_hours is not None else None,
         hours_left=run.metrics[-1]["seconds_left"] / 3600 if run.metrics and run.alive else None,
-        decision=next((str(e["reason"]) for e in reversed(run.events) if e["event"] == "decision"), ""),
+        decision=_decision(run.decisions[-1]).reason if run.decisions else "",
         notes=_notes(run, had),
+        why=run.why,
+        decisions=[_decision(record) for record in run.decisions],
     )
 
 
@@ -190,8 +206,18 @@ def _judging(record: Record) -> CostLine:
     )
 
 
+def _decision(record: Record) -> Decided:
+    facts = record.facts
+    if record.kind == "deadline_lost":
+        return Decided(at=record.at, action="deadline lost", place="", reason=facts["why"])
+    return Decided(at=record.at, action=facts["action"], place=facts["zone"], reason=facts["reason"])
+
+
 def state(run: RunFacts) -> str:
-    """`running`, `finished`, `stopped`, `failed`, or `launcher died`."""
+    """`running`, `finished`, `stopped`, `failed`, or `launcher died`; of a managed job also `queued`, `starting`,
+    `recovering`, `cancelling`, `cancelled`."""
+    if run.state:
+        return run.state
     if run.alive:
         return "running"
     last = next((record for record in reversed(run.records) if record.kind in ("ended", "machine_started")), None)
@@ -276,6 +302,8 @@ def _notes(run: RunFacts, had: list[Machine]) -> list[str]:
     notes = []
     if run.store_unread:
         notes.append(f"what was lost to preemption is not known: {run.store_unread}")
+    if run.skypilot_unread:
+        notes.append(f"by the run's own records, without SkyPilot's: {run.skypilot_unread}")
     notes += [
         f"machine {machine.number} ended before it began by this machine's clock, and is counted as nothing"
         for machine in had

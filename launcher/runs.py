@@ -10,10 +10,14 @@ from typing import Any
 import msgspec
 
 from checkpoints.stores import Store, StoreError, open_store
+from launcher import managed
 from launcher.errors import RunError
 from launcher.ledger import Ledger, Record, Runs, home
 from launcher.local import alive
 from launcher.machines import RunFacts
+
+LOCAL = "local"
+"""The infra that is this machine."""
 
 
 def folder_of(run_id: str) -> Path:
@@ -21,9 +25,14 @@ def folder_of(run_id: str) -> Path:
     return home() / "runs" / run_id
 
 
-def find(ledger: Ledger, run_id: str, known: Runs | None = None) -> list[Record]:
-    """The records of a run, by its id or an unambiguous beginning of it. Raises RunError. `known` is the ledger's
-    reading, where several runs are looked for."""
+def find(ledger: Ledger, run_id: str, known: Runs | None = None, store: str | None = None) -> list[Record]:
+    """The records of a run, by its id or an unambiguous beginning of it. Raises RunError.
+
+    `known` is the ledger's reading, where several runs are looked for. With `store` it is found by its full id and
+    what is kept there, which any machine can read.
+    """
+    if store is not None:
+        return managed.launch_in(store, run_id)
     runs = ledger.runs() if known is None else known
     if run_id in runs:
         return runs[run_id]
@@ -79,13 +88,27 @@ def facts(records: list[Record]) -> RunFacts:
             seen.keep(folder)
             if over and not seen.events and records[-1].facts["state"] == "finished":
                 unread = f"nothing of it is in its store any more ({launched(records)['store']})"
-    return RunFacts(
+    found = RunFacts(
         run_id=run_id,
         records=records,
         events=[seen.events[name] for name in sorted(seen.events)],
         metrics=[seen.metrics[name] for name in sorted(seen.metrics)],
         alive=not over and alive(folder),
         store_unread=unread,
+    )
+    return found if launched(records)["infra"] == LOCAL else _with_skypilot(found, folder)
+
+
+def _with_skypilot(run: RunFacts, folder: Path) -> RunFacts:
+    now = managed.look(run.run_id, launched(run.records)["store"], run.events, folder)
+    return msgspec.structs.replace(
+        run,
+        records=[*run.records, *now.machines],
+        alive=now.state in ("starting", "running", "recovering"),
+        state=now.state,
+        why=now.why,
+        decisions=[record for record in now.journal if record.kind in ("decision", "deadline_lost")],
+        skypilot_unread=now.unread,
     )
 
 

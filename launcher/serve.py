@@ -10,9 +10,9 @@ import msgspec
 from checkpoints.stores import open_store
 from launcher import plan, runs, serve_plan, serve_yaml, task_yaml
 from launcher.errors import OfferError, RecipeError, RunError
-from launcher.launch import LOCAL
 from launcher.ledger import Ledger, home
 from launcher.recipe import parse_accelerator
+from launcher.runs import LOCAL
 from launcher.serve_plan import ServePlan
 from launcher.serve_spec import NamedSpec, ServedModel, ServeSpec
 

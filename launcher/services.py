@@ -17,10 +17,10 @@ import msgspec
 from checkpoints.stores import open_store
 from launcher import runs, skyserve
 from launcher.errors import RecipeError, RunError
-from launcher.launch import LOCAL
 from launcher.ledger import Ledger, home
 from launcher.local import SOURCE, alive, kill_all, listen
 from launcher.recipe import LocalConfig
+from launcher.runs import LOCAL
 from launcher.serve import Part, Prepared
 from launcher.serve_ask import Asking
 from launcher.serve_local import LocalService, Version, marks, order, ordered

@@ -11,6 +11,7 @@ import yaml
 
 from launcher.plan import Plan
 from launcher.recipe import NamedRecipe, Recipe
+from market.offers import Offer
 from train.config import INTERRUPTED
 
 REPOSITORY_FILES = "."
@@ -66,6 +67,8 @@ class Launch(msgspec.Struct, frozen=True, kw_only=True):
     store: str | None
     """None leaves the bucket to be named by `sky jobs launch --env VLAUNCH_STORE=…`."""
     spot: bool = True
+    rules: dict[str, float | bool] | None = None
+    """Of our own recovery strategy (the keys are steering.Rules's); None: the server does not have it."""
 
 
 def task(named: NamedRecipe, plan: Plan, launch: Launch) -> dict[str, Any]:
@@ -82,7 +85,7 @@ def task(named: NamedRecipe, plan: Plan, launch: Launch) -> dict[str, Any]:
     rendered["envs"] = {
         "VLAUNCH_RUN": launch.run_id,
         "VLAUNCH_STORE": launch.store,
-        "VLAUNCH_PRICES": _prices(plan),
+        "VLAUNCH_PRICES": _prices(_offers(plan, launch)),
         "VLAUNCH_RECIPE": named.text,
     }
     if recipe.machine.secrets:
@@ -90,7 +93,7 @@ def task(named: NamedRecipe, plan: Plan, launch: Launch) -> dict[str, Any]:
         rendered["secrets"] = dict.fromkeys(sorted(recipe.machine.secrets))
     rendered["setup"] = _SETUP + _package_of(recipe)
     rendered["run"] = _RUN.format(
-        processes="$SKYPILOT_NUM_GPUS_PER_NODE" if recipe.machine.accelerators else recipe.machine.processes,
+        processes=recipe.machine.processes or "$SKYPILOT_NUM_GPUS_PER_NODE",
         threads=8 if recipe.machine.accelerators else 1,
         grace=recipe.machine.grace_seconds,
     )
@@ -109,14 +112,17 @@ def _resources(recipe: Recipe, plan: Plan, launch: Launch) -> dict[str, Any]:
     if recipe.machine.cpus:
         resources["cpus"] = recipe.machine.cpus
     resources["job_recovery"] = {
-        "strategy": "EAGER_NEXT_REGION",
+        "strategy": "EAGER_NEXT_REGION" if launch.rules is None else "VLAUNCH",
         "max_restarts_on_errors": 3,
         # The trainer leaves with this code when it has saved because the machine is going away.
         "recover_on_exit_codes": [INTERRUPTED],
+        **(launch.rules or {}),
     }
     candidates = [
         {"infra": offer.place, "accelerators": f"{offer.accelerator}:{offer.accelerator_count}"}
-        for offer in plan.offers
+        # `use_spot` above holds for each that does not say otherwise.
+        | ({} if offer.spot == launch.spot else {"use_spot": offer.spot})
+        for offer in _offers(plan, launch)
         if offer.cloud != "local"
     ]
     if candidates:
@@ -124,15 +130,20 @@ def _resources(recipe: Recipe, plan: Plan, launch: Launch) -> dict[str, Any]:
     return resources
 
 
-def _prices(plan: Plan) -> str:
+def _offers(plan: Plan, launch: Launch) -> list[Offer]:
+    """What the task lists: the plan's, and on demand where our strategy may go there."""
+    return [*plan.offers, *(plan.fallbacks if (launch.rules or {}).get("on_demand") else [])]
+
+
+def _prices(offers: list[Offer]) -> str:
     """The table the trainer shows dollars by: a price an hour for each place, and where they are from.
 
     A machine knows its place but not which of two offers there it is; the dearer price is the honest one.
     """
     prices: dict[str, float] = {}
-    for offer in plan.offers:
+    for offer in offers:
         prices[offer.place] = max(offer.usd_per_hour, prices.get(offer.place, 0.0))
-    sources = sorted({f"{offer.price_source}, {offer.price_date}" for offer in plan.offers})
+    sources = sorted({f"{offer.price_source}, {offer.price_date}" for offer in offers})
     return json.dumps({"source": "; ".join(sources), "usd_per_hour": prices})
 
 

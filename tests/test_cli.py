@@ -26,7 +26,9 @@ class Person:
         self.home = home
 
     def environment(self) -> dict[str, str]:
-        return {**os.environ, "VLAUNCH_HOME": str(self.home), "HF_TOKEN": SECRET, "COLUMNS": "160", "NO_COLOR": "1"}
+        alone = {"SKYPILOT_API_SERVER_ENDPOINT": "http://127.0.0.1:1"}  # no server, whatever runs on this machine
+        ours = {"VLAUNCH_HOME": str(self.home), "HF_TOKEN": SECRET, "COLUMNS": "160", "NO_COLOR": "1"}
+        return {**os.environ, **alone, **ours}
 
     def vlaunch(self, *arguments: str, timeout: float = 300) -> "subprocess.CompletedProcess[str]":
         return subprocess.run(

@@ -240,6 +240,8 @@ class Trainer:
         return TrainError(why)
 
     def _signals(self, loss_sum: float) -> Signals:
+        if self.saving.fence.asked_to_leave:
+            self.notice.told("the launcher", math.inf)
         return Signals(
             loss=loss_sum,
             notice=float(self.notice.at is not None),

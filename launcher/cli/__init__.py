@@ -19,6 +19,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "logs": ("logs", "logs", "What a run has said."),
     "data": ("data", "data", "Raw chats to training conversations."),
     "export": ("export", "export", "A checkpoint as a Hugging Face folder."),
+    "cancel": ("cancel", "cancel", "End a run and its machines."),
     "cost": ("cost", "cost", "What runs cost."),
     "evaluate": ("evaluate", "evaluate", "Is the model good: answers, a judge, scores."),
     "gateway": ("gateway", "gateway", "One address in front of workers that come and go."),
@@ -27,6 +28,8 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "completion": ("completion", "completion", "Let the shell complete commands, recipes and runs."),
     "plan": ("plan", "plan", "What a recipe would cost, how long and how sure."),
     "market": ("market", "market", "What compute costs, and policies against recorded markets."),
+    "check": ("check", "check", "What is ready for a launch, and what to do about the rest."),
+    "plugin": ("plugin", "plugin", "vlaunch's recovery strategy in SkyPilot's server."),
 }
 
 

@@ -28,6 +28,7 @@ def cost() -> None:
     help="Dollars of each run, zone, UTC day, owner, accelerator, or kind of cost.",
 )
 @click.option("--all", "every", is_flag=True, help="A line for every run, however many.")
+@click.option("--store", metavar="URI", help="Find each RUN in this store, launched from whatever machine.")
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON; the keys are in docs/cost.md.")
 @click.option("--csv", "as_csv", is_flag=True, help="Print every cost line as CSV.")
 @click.option(
@@ -41,6 +42,7 @@ def report(
     since: str | None,
     by: str | None,
     every: bool,
+    store: str | None,
     as_json: bool,
     as_csv: bool,
     billing: Path | None,
@@ -51,7 +53,9 @@ def report(
 
     from launcher.cli.cost_tables import show, show_billing, show_groups
 
-    found = build(runs, since=since)
+    if store is not None and not runs:
+        raise click.UsageError("--store needs the full name of each RUN.")
+    found = build(runs, since=since, store=store)
     if billing:
         show_billing(found, billing, as_json=as_json)
     elif as_json:
@@ -110,9 +114,14 @@ def forecast(as_json: bool) -> None:
 
 
 def build(
-    wanted: tuple[str, ...], ledger: "Ledger | None" = None, since: str | None = None, known: "Runs | None" = None
+    wanted: tuple[str, ...],
+    ledger: "Ledger | None" = None,
+    since: str | None = None,
+    known: "Runs | None" = None,
+    store: str | None = None,
 ) -> "CostReport":
-    """The report over the runs named, or over all; `known` is the ledger's reading where there is one already."""
+    """The report over the runs named, or over all; `known` is the ledger's reading where there is one already. With
+    `store`, over runs that were launched from whatever machine."""
     import datetime
     import gc
 
@@ -125,7 +134,7 @@ def build(
     begin = _moment(since, now) if since else None
     ledger = ledger or Ledger(home())
     known = ledger.runs() if known is None else known
-    records = [runs.find(ledger, run, known) for run in wanted] if wanted else list(known.values())
+    records = [runs.find(ledger, run, known, store) for run in wanted] if wanted else list(known.values())
     facts = [
         runs.facts(each)
         for each in records

@@ -8,16 +8,21 @@ from launcher.cli.completion import run_ids
 @click.command()
 @click.argument("run", shell_complete=run_ids)
 @click.option("--follow", is_flag=True, help="Stay and print what comes, until the run ends.")
-def logs(run: str, follow: bool) -> None:
+@click.option("--store", metavar="URI", help="Find RUN in this store, launched from whatever machine.")
+def logs(run: str, follow: bool, store: str | None) -> None:
     """What RUN has said so far."""
     import time
 
     from launcher.errors import RunError
     from launcher.ledger import Ledger, home
     from launcher.local import alive
-    from launcher.runs import find, folder_of
+    from launcher.runs import LOCAL, find, folder_of, launched
 
-    folder = folder_of(find(Ledger(home()), run)[0].run_id)
+    records = find(Ledger(home()), run, store=store)
+    if launched(records)["infra"] != LOCAL:
+        _of_job(records[0].run_id, follow=follow)
+        return
+    folder = folder_of(records[0].run_id)
     path = folder / "log.txt"
     if not path.exists() and not (follow and alive(folder)):
         raise RunError(f"{run} has said nothing yet; its log would be {path}.")
@@ -31,3 +36,14 @@ def logs(run: str, follow: bool) -> None:
             if not follow or not going:
                 return
             time.sleep(0.3)
+
+
+def _of_job(run_id: str, *, follow: bool) -> None:
+    from launcher import skypilot
+
+    job = skypilot.job_of(run_id)
+    if follow:
+        skypilot.follow_log(job.job_id)
+        return
+    for line in skypilot.log(job.job_id):
+        click.echo(line)

@@ -62,8 +62,9 @@ def serve(
 
     Without SPEC it is vicuna-7b, and with --infra local smollm2-135m, which answers on this machine.
     """
-    from launcher import launch, serve_local, services
+    from launcher import serve_local, services
     from launcher.ledger import Ledger, home
+    from launcher.runs import LOCAL
 
     ledger = Ledger(home())
     if resume is not None:
@@ -80,7 +81,7 @@ def serve(
         if not as_json:
             click.echo(prepared.text, nl=False)
         return
-    if prepared.infra != launch.LOCAL:
+    if prepared.infra != LOCAL:
         _send(prepared, ledger, update=update is not None, yes=yes)
         return
     if update is not None:
@@ -110,12 +111,13 @@ def _prepare(
 
     from launcher import launch, serve_spec, services
     from launcher import serve as path
+    from launcher.runs import LOCAL
 
     if update is not None:
         update, facts = services.find(ledger, update)
         spec, infra, spot = spec or facts["recipe"], facts["infra"] or None, facts["spot"]
         gateway = gateway or facts["gateway"]
-    default = serve_spec.DEFAULT_LOCAL if infra == launch.LOCAL else serve_spec.DEFAULT
+    default = serve_spec.DEFAULT_LOCAL if infra == LOCAL else serve_spec.DEFAULT
     named = serve_spec.load(spec or default, changes, models=models, replicas=replicas)
     service = update or launch.new_run_id(named.name, datetime.datetime.now(datetime.UTC))
     return path.prepare(

@@ -18,17 +18,20 @@ _LISTED = 20
 @click.argument("run", required=False, shell_complete=run_ids)
 @click.option("--watch", is_flag=True, help="Stay and show what changes, until nothing runs any more.")
 @click.option("--all", "every", is_flag=True, help="Every run, not the newest 20 and those that go on.")
+@click.option("--store", metavar="URI", help="Find RUN in this store, launched from whatever machine.")
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
-def status(run: str | None, watch: bool, every: bool, as_json: bool) -> None:
+def status(run: str | None, watch: bool, every: bool, store: str | None, as_json: bool) -> None:
     """How runs stand: state, steps, machines, dollars. Without RUN, the newest."""
     import msgspec
 
     if watch:
         from launcher.cli.watch import follow
 
+    if store is not None and run is None:
+        raise click.UsageError("--store needs the full name of a RUN.")
         follow(run)
         return
-    report, older = look(run, every=every)
+    report, older = look(run, every=every, store=store)
     if as_json:
         click.echo(msgspec.json.encode(report).decode())
         return
@@ -42,20 +45,22 @@ def status(run: str | None, watch: bool, every: bool, as_json: bool) -> None:
     if older:
         screen.print(f"and {older} older runs; --all lists them")
     for each in report.runs:
-        for note in each.notes if run else ():
+        for decided in each.decisions if run else ():
+            screen.print(f"{decided.at[:19].replace('T', ' ')}  {decided.action} {decided.place}: {decided.reason}")
+        for note in (*filter(None, [each.why]), *each.notes) if run else ():
             screen.print(f"note: {note}")
         if run and each.state in ("stopped", "launcher died"):
             click.echo(f"go on with: vlaunch train --resume {each.run_id}")
 
 
-def look(run: str | None, *, every: bool = False) -> tuple["CostReport", int]:
+def look(run: str | None, *, every: bool = False, store: str | None = None) -> tuple["CostReport", int]:
     """The report over one run, or over the newest and those that go on; how many older ones are left out."""
     from launcher import runs
     from launcher.cli.cost import build
     from launcher.ledger import Ledger, home
 
     if run or every:
-        return build((run,) if run else ()), 0
+        return build((run,) if run else (), store=store), 0
     ledger = Ledger(home())
     known = ledger.runs()
     shown = runs.recent(known, _LISTED)

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from rich.table import Table
 
+    from launcher.launch import Prepared, Wishes
     from launcher.ledger import Ledger
     from launcher.plan import Plan
     from market.offers import Offer
@@ -30,13 +31,12 @@ if TYPE_CHECKING:
     "--data", "data_file", metavar="FILE", help="Train on these conversations; raw ones are cleaned, after asking."
 )
 @click.option("--mean-life", metavar="60s", help="With --infra local: mean life of a simulated spot machine.")
-@click.option(
-    "--resume",
-    "resumed",
-    metavar="RUN",
-    shell_complete=run_ids,
-    help="Go on with a local run whose launcher has ended.",
-)
+@click.option("--deadline", metavar="10h", help="When it has to be done, from now; may go on demand for it.")
+@click.option("--budget", type=float, metavar="USD", help="Save and stop before more than this is spent.")
+@click.option("--work", metavar="8h", help="How long it would take undisturbed, where the recipe does not tell.")
+@click.option("--rule", "rules", multiple=True, metavar="KEY=NUMBER", help="A key of the strategy (docs/skypilot.md).")
+@click.option("--name", metavar="NAME", help="Of the run, instead of one that is made up.")
+@click.option("--resume", "resumed", metavar="RUN", shell_complete=run_ids, help="Go on with a run that has stopped.")
 @click.option("--dry-run", is_flag=True, help="Print exactly what would be sent, and send nothing.")
 @click.option("--detach", is_flag=True, help="Return at once; the run goes on.")
 @click.option("--yes", is_flag=True, help="Spend without asking.")
@@ -50,6 +50,11 @@ def train(
     changes: tuple[str, ...],
     data_file: str | None,
     mean_life: str | None,
+    deadline: str | None,
+    budget: float | None,
+    work: str | None,
+    rules: tuple[str, ...],
+    name: str | None,
     resumed: str | None,
     dry_run: bool,
     detach: bool,
@@ -66,36 +71,119 @@ def train(
     from launcher.cli.plan import show_simulated
     from launcher.ledger import Ledger, home
     from launcher.recipe import DEFAULT, DEFAULT_LOCAL, load
+    from launcher.runs import LOCAL
 
     ledger = Ledger(home())
+    wishes = launch.Wishes(
+        deadline_hours=_hours(deadline, "--deadline"), budget_usd=budget, work_hours=_hours(work, "--work"),
+        **dict(_rule(rule) for rule in rules),
+    )  # fmt: skip
     if resumed is not None:
         _refuse_with_resume(recipe, (*changes, *([data_file] if data_file else [])), dry_run)
-        _follow(resumed, ledger, detach=detach, as_json=as_json)
+        _go_on(resumed, wishes, ledger, detach=detach, as_json=as_json)
         return
     if mean_life is not None:
-        changes = (*changes, f"local.mean_life_seconds={_seconds(mean_life)}")
+        changes = (*changes, f"local.mean_life_seconds={_seconds(mean_life, '--mean-life')}")
     if data_file is not None:
         from launcher.cli.data import for_training
 
         changes = (*changes, f"data.conversations={for_training(data_file, yes=yes)}")
-    named = load(recipe or (DEFAULT_LOCAL if infra == launch.LOCAL else DEFAULT), changes)
-    run_id = launch.new_run_id(named.name, datetime.datetime.now(datetime.UTC))
-    prepared = launch.prepare(named, spot=spot, infra=infra, zones=zones, max_price=max_price, run_id=run_id)
-    if dry_run:
-        _show_plan(prepared.plan, prepared.named.name)
-        click.echo(prepared.text, nl=False)
-        return
-    held = launch.check_inputs(named, prepared.store)
-    if infra != launch.LOCAL:
-        _show_plan(prepared.plan, prepared.named.name)
-        show_simulated(named.recipe, prepared.plan.offers, prepared.plan.on_demand)
-        raise launch.missing_for_cloud(infra)
+    named = load(recipe or (DEFAULT_LOCAL if infra == LOCAL else DEFAULT), changes)
+    run_id = name or launch.new_run_id(named.name, datetime.datetime.now(datetime.UTC))
+    steered, clouds = (False, None) if infra == LOCAL else _ask_server()
+    prepared = launch.prepare(
+        named, spot=spot, infra=infra, zones=zones, max_price=max_price, run_id=run_id,
+        wishes=wishes if steered else None, clouds=clouds,
+    )  # fmt: skip
     if not as_json:
         _show_plan(prepared.plan, prepared.named.name)
+    if infra != LOCAL and not as_json:
+        show_simulated(named.recipe, prepared.plan.offers, prepared.plan.on_demand)
+    if clouds is not None and not steered:
+        click.echo(launch.WITHOUT_PLUGIN, err=True)
+    if dry_run:
+        click.echo(prepared.text, nl=False)
+        return
+    if name is not None:
+        launch.check_name(name, prepared.store, ledger)
+    held = launch.check_inputs(named, prepared.store)
+    if not as_json:
         click.echo(f"{named.recipe.data.conversations}: {held}", err=True)
+    if infra != LOCAL:
+        _launch_there(prepared, ledger, yes=yes, detach=detach, as_json=as_json)
+        return
+    if not as_json:
         click.echo(f"run {run_id}, checkpoints in {prepared.store}/{run_id}; no money is spent", err=True)
     launch.record(prepared, ledger)
     _follow(run_id, ledger, detach=detach, as_json=as_json)
+
+
+def _ask_server() -> tuple[bool, list[str] | None]:
+    """Whether SkyPilot's server has our strategy, and its clouds. Of one that does not answer neither is known, and a
+    plan can be made all the same."""
+    from launcher import skypilot
+
+    if skypilot.missing() or not skypilot.answers():
+        return False, None
+    return skypilot.has_plugin(), skypilot.enabled_clouds()
+
+
+def _launch_there(prepared: "Prepared", ledger: "Ledger", *, yes: bool, detach: bool, as_json: bool) -> None:
+    """Send it by SkyPilot, once a person has agreed to the dollars."""
+    from launcher import launch, skypilot
+    from launcher.errors import MissingPart
+
+    if why := skypilot.missing() or skypilot.silent():
+        raise MissingPart(f"{why} To try the same recipe's path here: vlaunch train --spot --infra local")
+    launch.check_secrets(prepared.named)
+    if not yes:
+        click.echo(prepared.text, nl=False)
+        click.confirm(f"Send it? {_dollars(prepared.plan)}", abort=True, err=True)
+    job_id = launch.submit(prepared, ledger)
+    click.echo(f"run {prepared.run_id} is SkyPilot's managed job {job_id}", err=True)
+    _watch(prepared.run_id, ledger, detach=detach, as_json=as_json)
+
+
+def _watch(run_id: str, ledger: "Ledger", *, detach: bool, as_json: bool) -> None:
+    """Say what happens until the job ends; leaving changes nothing."""
+    from launcher.errors import RunError
+    from launcher.follow import Follower
+    from launcher.runs import find, launched
+
+    again = f"vlaunch status {run_id}; vlaunch logs {run_id} --follow; vlaunch cancel {run_id}"
+    if detach:
+        click.echo(f'{{"run_id": "{run_id}", "detached": true}}' if as_json else f"{run_id} goes on: {again}")
+        return
+    store = launched(find(ledger, run_id))["store"]
+    say = (lambda line: click.echo(line, err=True)) if as_json else click.echo
+    try:
+        job = Follower(run_id, store, say).to_the_end()
+    except KeyboardInterrupt:
+        click.echo(f"\n{run_id} goes on without this terminal: {again}")
+        return
+    if as_json:
+        from launcher.cli.cost import report_json
+
+        click.echo(report_json(ledger, (run_id,)))
+    if job.state != "finished":
+        from launcher.launch import why_it_ended
+
+        raise RunError(why_it_ended(run_id, ledger))
+    if not as_json:
+        click.echo(f"{run_id} has finished; what it cost: vlaunch cost report {run_id}")
+
+
+def _go_on(run: str, wishes: "Wishes", ledger: "Ledger", *, detach: bool, as_json: bool) -> None:
+    from launcher import launch
+    from launcher.runs import LOCAL, find, launched
+
+    records = find(ledger, run)
+    if launched(records)["infra"] == LOCAL:
+        _follow(run, ledger, detach=detach, as_json=as_json)
+        return
+    job_id = launch.resume_there(run, wishes, ledger)
+    click.echo(f"run {records[0].run_id} goes on as SkyPilot's managed job {job_id}", err=True)
+    _watch(records[0].run_id, ledger, detach=detach, as_json=as_json)
 
 
 def _follow(run_id: str, ledger: "Ledger", *, detach: bool, as_json: bool) -> None:
@@ -151,14 +239,39 @@ def _show_plan(plan: "Plan", name: str) -> None:
         console.print(f"assumed: {assumption}")
 
 
-def _seconds(text: str) -> float:
+def _dollars(plan: "Plan") -> str:
+    """What agreeing to it may cost, in a sentence."""
+    dearest = max(offer.usd_per_hour for offer in (*plan.offers, *plan.fallbacks))
+    if plan.estimate is None:
+        return f"Up to ${dearest:.2f} an hour; the recipe does not say how much work there is."
+    beside = f"; on demand ${plan.on_demand_estimate.usd[1]:,.0f}" if plan.on_demand_estimate else ""
+    return f"${plan.estimate.usd[0]:,.0f} to ${plan.estimate.usd[1]:,.0f} expected{beside}."
+
+
+def _rule(text: str) -> tuple[str, float]:
+    """One `--rule`."""
+    key, _, number = text.partition("=")
+    allowed = ("restart_minutes", "retry_minutes", "tick_seconds")
+    try:
+        if key in allowed:
+            return key, float(number)
+    except ValueError:
+        pass
+    raise click.BadParameter(f"'{text}' is not KEY=NUMBER with one of {', '.join(allowed)}.", param_hint="--rule")
+
+
+def _hours(text: str | None, option: str) -> float | None:
+    return None if text is None else _seconds(text, option) / 3600
+
+
+def _seconds(text: str, option: str) -> float:
     """`60s`, `2m`, `1h` or plain seconds."""
     units = {"s": 1, "m": 60, "h": 3600}
     number, unit = (text[:-1], units[text[-1]]) if text[-1:] in units else (text, 1)
     try:
         return float(number) * unit
     except ValueError:
-        raise click.BadParameter(f"'{text}' is not a time; write 60s, 2m or 1h.", param_hint="--mean-life") from None
+        raise click.BadParameter(f"'{text}' is not a time; write 60s, 2m or 1h.", param_hint=option) from None
 
 
 def _refuse_with_resume(recipe: str | None, changes: tuple[str, ...], dry_run: bool) -> None:

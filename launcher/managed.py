@@ -1,0 +1,161 @@
+"""What is known of a run that SkyPilot runs: its launch and its controller's journal from the run's store, its state
+and what was paid from SkyPilot. Where SkyPilot does not answer, what the journal says; and that is said.
+"""
+
+import contextlib
+import datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from checkpoints import layout
+from checkpoints.stores import StoreError, open_store
+from launcher import journal, skypilot
+from launcher.errors import RunError, SkyPilotError
+from launcher.ledger import Record
+
+PRICE_SOURCE = "SkyPilot's records"
+_TAKEN_DOWN = 60.0
+"""Seconds at most between the end of a cluster that never ran and the note of its refusal."""
+
+
+class Managed(msgspec.Struct, frozen=True, kw_only=True):
+    """A run as SkyPilot and its own controller have it."""
+
+    state: str
+    why: str = ""
+    place: str = ""
+    recoveries: int = 0
+    machines: list[Record] = []
+    """`machine_started` and `machine_ended`, as the ledger has them of local runs."""
+    journal: list[Record] = []
+    """Decisions and their reasons; none where the strategy was SkyPilot's own."""
+    unread: str = ""
+    """Why SkyPilot could not be asked."""
+
+
+def announce(record: Record, store: str) -> bool:
+    """Keep how a run was launched in its store, for other machines; False where the name is in use there."""
+    return open_store(store).inside(record.run_id).create(layout.LAUNCH, msgspec.json.encode(record))
+
+
+def launch_in(store: str, run_id: str) -> list[Record]:
+    """The record of a launch in a store, as `runs.find` gives it. Raises RunError."""
+    where = open_store(store)
+    try:
+        return [msgspec.json.decode(where.inside(run_id).read(layout.LAUNCH), type=Record)]
+    except FileNotFoundError:
+        found = sorted({entry.name.split("/")[0] for entry in where.list() if entry.name.endswith(f"/{layout.LAUNCH}")})
+        there = f"It has {', '.join(found)}." if found else "It has none."
+        raise RunError(f"There is no run '{run_id}' in {store}. {there}") from None
+
+
+def look(run_id: str, store: str, events: list[dict[str, Any]], folder: Path) -> Managed:
+    """The run now. What can change no more is kept in `folder` and not asked for again."""
+    kept = folder / "managed.json"
+    with contextlib.suppress(FileNotFoundError, msgspec.DecodeError):
+        return msgspec.json.decode(kept.read_bytes(), type=Managed)
+    found = _look(run_id, store, events)
+    if found.state in (*skypilot.OVER, "stopped") and not found.unread:
+        folder.mkdir(parents=True, exist_ok=True)
+        kept.write_bytes(msgspec.json.encode(found))
+    return found
+
+
+def forget(folder: Path) -> None:
+    """The run goes on: what was kept of its end holds no longer."""
+    (folder / "managed.json").unlink(missing_ok=True)
+
+
+def _look(run_id: str, store: str, events: list[dict[str, Any]]) -> Managed:
+    records: list[Record] = []
+    with contextlib.suppress(StoreError):  # who reads the events says that the store cannot be read
+        records = journal.read(open_store(store).inside(run_id))
+    try:
+        if why := skypilot.silent():
+            raise SkyPilotError(why)
+        jobs = skypilot.jobs_of(run_id)
+        paid = skypilot.incarnations(run_id, [job.job_id for job in jobs])
+    except SkyPilotError as failure:
+        machines = [record for record in records if record.kind in ("machine_started", "machine_ended")]
+        return Managed(state=_by_journal(records), machines=machines, journal=records, unread=str(failure))
+    if not jobs:
+        return Managed(
+            state="unknown", journal=records, unread=f"SkyPilot at {skypilot.endpoint()} has no job {run_id}."
+        )
+    job = jobs[-1]
+    stopped = next((r for r in reversed(records) if r.kind in ("ended", "launched")), None)
+    by_us = stopped is not None and stopped.kind == "ended" and bool(stopped.facts["why"])
+    return Managed(
+        state="stopped" if by_us and job.state == "failed" else job.state,
+        why=stopped.facts["why"] if by_us and stopped is not None else job.why,
+        place=job.place,
+        recoveries=job.recoveries,
+        machines=list(_machines(run_id, paid, records, events, over=job.over)),
+        journal=records,
+    )
+
+
+def _machines(
+    run_id: str,
+    paid: list[skypilot.Incarnation],
+    records: list[Record],
+    events: list[dict[str, Any]],
+    *,
+    over: bool,
+) -> list[Record]:
+    """SkyPilot's stretches of paid time as machines, but for clusters that never ran: nobody pays for what was
+    not to be had. Why each ended is the journal's to say, else the trainer's."""
+    found = []
+    refused = [journal.Journal.seconds(record.at) for record in records if record.kind == "refused"]
+    ran = [each for each in paid if not any(each.begin <= at <= (each.end or at) + _TAKEN_DOWN for at in refused)]
+    for number, each in enumerate(ran, start=1):
+        found.append(
+            _record(
+                run_id, "machine_started", each.begin,
+                machine=number, place=each.place, usd_per_hour=each.usd_per_hour, accelerator=each.accelerator,
+                price_source=f"{PRICE_SOURCE}, {_iso(each.begin)[:10]}", spot=each.spot,
+            )
+        )  # fmt: skip
+        if each.end is None:
+            continue
+        inside = [event for event in events if _iso(each.begin) <= event["at"] <= _iso(each.end)]
+        reason, preempted = _ending(each, records, inside, last=over and number == len(ran))
+        facts: dict[str, Any] = {"machine": number, "reason": reason, "preempted": preempted}
+        if preempted and inside:
+            facts["lost_at"] = inside[-1]["at"]
+        found.append(_record(run_id, "machine_ended", each.end, **facts))
+    return found
+
+
+def _ending(
+    paid: skypilot.Incarnation, records: list[Record], events: list[dict[str, Any]], *, last: bool
+) -> tuple[str, bool]:
+    """Why a machine ended, and whether it was taken away."""
+    assert paid.end is not None
+    ended = [r for r in records if r.kind == "machine_ended" and paid.begin < journal.Journal.seconds(r.at)]
+    if ended and not last:
+        return ended[0].facts["reason"], ended[0].facts["preempted"]
+    kinds = [event["event"] for event in events]
+    if "finished" in kinds:
+        return "finished", False
+    if last:
+        return "ended with the job", False
+    return ("left with a checkpoint" if "stopped" in kinds else "taken away"), True
+
+
+def _by_journal(records: list[Record]) -> str:
+    last = next((r for r in reversed(records) if r.kind in ("ended", "machine_started", "launched", "decision")), None)
+    if last is None:
+        return "unknown"
+    return str(last.facts["state"]) if last.kind == "ended" else "running, by its last sign"
+
+
+def _record(run_id: str, kind: Any, at: float, **facts: Any) -> Record:
+    return Record(kind=kind, at=_iso(at), run_id=run_id, facts=facts)
+
+
+def _iso(seconds: float) -> str:
+    moment = datetime.datetime.fromtimestamp(seconds, datetime.UTC)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,0 +1,96 @@
+"""A person at the test cluster: types vlaunch's commands and reads what a run has left in its bucket."""
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from checkpoints.stores import open_store
+from launcher import journal
+from launcher.ledger import Record
+from tests.cluster.server import ON_DEMAND_USD_PER_HOUR, SPOT_USD_PER_HOUR, SkyServer
+from tests.cluster.slurm import Slurm
+
+RECIPE = Path(__file__).with_name("tiny.toml")
+SECRETS = ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_ENDPOINT_URL", "AWS_DEFAULT_REGION"]
+
+
+class Cluster:
+    """The cluster, its server, and the bucket of the runs."""
+
+    def __init__(self, root: Path, slurm: Slurm, server: SkyServer, bucket: str, environment: dict[str, str]) -> None:
+        self.root = root
+        self.slurm = slurm
+        self.server = server
+        self.bucket = bucket
+        self.environment = {**server.environment, **{name: environment[name] for name in SECRETS}, "NO_COLOR": "1"}
+
+    def vlaunch(self, *arguments: str, timeout: float = 300) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(
+            [sys.executable, "-m", "launcher", *arguments], env=self.environment, cwd=self.root,
+            capture_output=True, text=True, check=False, timeout=timeout,
+        )  # fmt: skip
+
+    def launch(self, name: str, places: list[str], *arguments: str, steps: int = 40) -> None:
+        """Send a run that may use these partitions, and return when SkyPilot has it."""
+        recipe = self.root / f"{name}.toml"
+        text = RECIPE.read_text().replace("[machine]", f"[machine]\nsecrets = {SECRETS}")
+        for place in places:
+            kind, _, zone = place.partition("-")
+            usd = SPOT_USD_PER_HOUR[zone] if kind == "spot" else ON_DEMAND_USD_PER_HOUR
+            text += (
+                f'\n[[machine.places]]\ninfra = "slurm/sim/{place}"\nusd_per_hour = {usd}\n'
+                f"spot = {'true' if kind == 'spot' else 'false'}\n"
+            )
+        recipe.write_text(text)
+        done = self.vlaunch(
+            "train", str(recipe), "--spot", "--infra", "slurm/sim", "--yes", "--detach", "--name", name,
+            "--set", f"checkpoints.store={self.bucket}", "--set", f"train.max_steps={steps}", *arguments,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+
+    def wait(self, name: str) -> dict[str, Any]:
+        """Until the run is over; its report."""
+        return self.until(lambda: self._over(name), 420, f"{name} does not end")
+
+    def report(self, name: str) -> dict[str, Any]:
+        import msgspec
+
+        done = self.vlaunch("status", name, "--json")
+        assert done.returncode == 0, done.stderr
+        return msgspec.json.decode(done.stdout)["runs"][0]
+
+    def records(self, name: str) -> list[Record]:
+        """What the controller has written."""
+        return journal.read(open_store(self.bucket).inside(name))
+
+    def events(self, name: str, kind: str) -> list[dict[str, Any]]:
+        """What the trainer has written."""
+        found = journal.trainer_events(open_store(self.bucket).inside(name))
+        return [event for event in found if event["event"] == kind]
+
+    def losses(self, name: str) -> dict[int, float]:
+        """Of each step; where it was done twice, the last."""
+        return {line["step"]: line["loss"] for line in journal.trainer_metrics(open_store(self.bucket).inside(name))}
+
+    def committed(self, name: str, attempt: int = 1) -> None:
+        """Until this attempt has committed a checkpoint."""
+        self.until(
+            lambda: [event for event in self.events(name, "save_committed") if event["attempt"] == attempt],
+            240, f"attempt {attempt} of {name} commits nothing",
+        )  # fmt: skip
+
+    def until(self, what: Callable[[], Any], seconds: float, why: str) -> Any:
+        """What `what()` returns once it is true."""
+        over = time.monotonic() + seconds
+        while not (found := what()):
+            assert time.monotonic() < over, why
+            time.sleep(1)
+        return found
+
+    def _over(self, name: str) -> dict[str, Any] | None:
+        time.sleep(4)  # each look loads SkyPilot anew
+        found = self.report(name)
+        return found if found["state"] in ("finished", "stopped", "failed", "cancelled") else None

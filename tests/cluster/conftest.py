@@ -1,0 +1,36 @@
+"""One cluster, one API server and one bucket for all tests here; what they share is in tests/cluster/cluster.py."""
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from tests import servers
+from tests.cluster import slurm
+from tests.cluster.cluster import Cluster
+from tests.cluster.server import SkyServer, port_is_taken
+
+
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """Everything up; ended by process id with the session."""
+    if missing := slurm.missing():
+        pytest.skip(f"{', '.join(missing)} are not installed; as root: make cluster-packages")
+    if port_is_taken():
+        pytest.skip("a SkyPilot API server runs on this machine already, on the one port that its controllers know")
+    root = tmp_path_factory.mktemp("cluster")
+    with servers.seaweedfs(root / "weed") as bucket, pytest.MonkeyPatch.context() as patch:
+        for name, value in bucket.environment.items():
+            patch.setenv(name, value)
+        machines = slurm.Slurm(root)
+        server = SkyServer(root, machines)
+        made = Cluster(root, machines, server, servers.make_bucket(bucket, "runs"), dict(os.environ))
+        try:
+            machines.start()
+            server.prepare()
+            made.vlaunch("plugin", "install")
+            server.start()
+            yield made
+        finally:
+            server.end()
+            machines.stop()

@@ -1,0 +1,138 @@
+"""SkyPilot's real API server under a home of its own, whose one cloud is the test cluster."""
+
+import getpass
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import psutil
+import yaml
+
+from tests.cluster.slurm import NODES, Slurm
+
+SOURCE = Path(__file__).resolve().parents[2]
+PORT = 46580
+"""SkyPilot's own; its controllers expect the server there."""
+CLOUD = "slurm/sim"
+SPOT_USD_PER_HOUR = {"a": 9.6, "b": 12.0, "c": 9.6, "d": 12.0, "e": 9.6, "f": 12.0, "ef": 9.6}
+ON_DEMAND_USD_PER_HOUR = 32.8
+"""Of a node with eight pretended A100s; the prices are this file's."""
+
+
+class SkyServer:
+    """The server, and its commands."""
+
+    def __init__(self, root: Path, slurm: Slurm) -> None:
+        self.root = root
+        self.slurm = slurm
+        self.home = root / "sky-home"
+
+    def prepare(self) -> None:
+        """A home in which SkyPilot finds the cluster, our plugins, and needs nothing from the internet."""
+        for folder in (".sky/catalogs/v8/common", ".slurm", ".ssh"):
+            (self.home / folder).mkdir(parents=True)
+        key = self.root / "etc" / "user_key"
+        (self.home / ".slurm" / "config").write_text(
+            f"Host sim\n    HostName 127.0.0.1\n    Port {self.slurm.ssh_port}\n    User {getpass.getuser()}\n"
+            f"    IdentityFile {key}\n    IdentitiesOnly yes\n"
+        )
+        (self.home / ".slurm" / "config").chmod(0o600)
+        catalog = self.home / ".sky" / "catalogs" / "v8" / "common"
+        (catalog / "accelerators.csv").write_text("AcceleratorName,Clouds\nA100,\"['Slurm']\"\n")
+        (catalog / "metadata.csv").write_text("GPU,MemoryGB,Manufacturer\nA100,40,nvidia\n")
+        (self.home / ".sky" / "config.yaml").write_text(yaml.safe_dump(self._config()))
+        (self.home / ".sky" / "plugins.yaml").write_text(
+            yaml.safe_dump({"plugins": [{"class": "tests.cluster.plugin.TestCluster"}]})
+        )
+
+    def start(self) -> None:
+        subprocess.run(["sky", "api", "start"], env=self.environment, check=True, timeout=300)
+
+    def stop(self) -> None:
+        """The server and its controllers."""
+        subprocess.run(["sky", "api", "stop"], env=self.environment, check=True, timeout=120)
+
+    def end(self) -> None:
+        """Nothing of it runs any more, however it was left."""
+        for process in self.processes():
+            try:
+                process.kill()
+            except psutil.NoSuchProcess:
+                continue
+
+    def processes(self) -> list[psutil.Process]:
+        """Every process under the server's home."""
+        found = []
+        for process in psutil.process_iter():
+            try:
+                if process.environ().get("HOME") == str(self.home) and process.pid != os.getpid():
+                    found.append(process)
+            except psutil.Error:
+                continue
+        return found
+
+    def paid(self, run: str) -> list[float]:
+        """Dollars of each cluster of a run by SkyPilot's own records, oldest first."""
+        script = (
+            "import json, sky\n"
+            f"rows = [r for r in sky.get(sky.cost_report(days=30)) if r['name'].startswith('{run}-')]\n"
+            "rows.sort(key=lambda row: row['usage_intervals'][0][0])\n"
+            "print(json.dumps([row['total_cost'] for row in rows]))"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", script],
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=120,
+        )
+        return [float(usd) for usd in json.loads(done.stdout.splitlines()[-1])]
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """For SkyPilot's commands and for vlaunch's."""
+        kept = {key: value for key, value in os.environ.items() if not key.startswith(("SKYPILOT_", "SKY_", "AWS_"))}
+        kept.pop("PYTHONDONTWRITEBYTECODE", None)
+        return {
+            **kept,
+            "HOME": str(self.home),
+            "PATH": f"{sys.prefix}/bin:{kept['PATH']}",
+            "PYTHONPATH": str(SOURCE),
+            "VLAUNCH_HOME": str(self.root / "vlaunch-home"),
+            "SLURM_CONF": str(self.root / "etc" / "slurm.conf"),
+            "SKYPILOT_DISABLE_USAGE_COLLECTION": "1",
+            # By the whole machine's size the server starts more workers than a small machine can.
+            "SKYPILOT_POD_MEMORY_GB_LIMIT": "5",
+            "SKYPILOT_POD_CPU_CORE_LIMIT": "2",
+        }
+
+    def _config(self) -> dict[str, Any]:
+        spot = {f"spot-{zone}": usd for zone, usd in SPOT_USD_PER_HOUR.items()}
+        demand = {f"ondemand-{zone}": ON_DEMAND_USD_PER_HOUR for zone in (*NODES, "ef")}
+        return {
+            "allowed_clouds": ["slurm"],
+            "jobs": {"controller": {"consolidation_mode": True}},
+            "slurm": {
+                "provision_timeout": 20,
+                "cluster_configs": {
+                    "sim": {
+                        "workdir": str(self.root / "work"),
+                        "tmpdir": str(self.root / "tmp"),
+                        "partition_configs": {
+                            zone: {"pricing": {"cpu": 0.0, "memory": 0.0, "accelerators": {"A100": usd / 8}}}
+                            for zone, usd in {**spot, **demand}.items()
+                        },
+                    }
+                },
+            },
+        }
+
+
+def port_is_taken() -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", PORT)) == 0

@@ -1,0 +1,234 @@
+"""A real Slurm on this machine: munge, a controller, some pretended GPU nodes and an sshd as their login node, all on
+loopback, as the user who runs the tests, and nothing outside one folder. It knows nothing of SkyPilot's own files.
+
+Partitions are the zones. `spot-X` and `ondemand-X` share node X; a job of the second takes the node from a job of
+the first, which is Slurm's real preemption: SIGTERM, `GRACE_SECONDS` to leave, then SIGKILL.
+"""
+
+import getpass
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+
+NODES = {letter: f"0x7f00000{number}" for number, letter in enumerate("abcdef", start=1)}
+"""Letter to Slurm's name of the node. SkyPilot asks for the address of that name, and any resolver reads this one as
+127.0.0.1 and so on, without a line in /etc/hosts."""
+GPUS = 8
+GRACE_SECONDS = 6
+_CLUSTER = "vlaunchsim"
+_PROGRAMS = ("munged", "slurmctld", "slurmd", "sshd", "sbatch", "rsync")
+_PATH = "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin"
+
+
+def missing() -> list[str]:
+    """What has to be installed first; `make cluster-packages` does."""
+    return [program for program in _PROGRAMS if shutil.which(program, path=_PATH) is None]
+
+
+class Slurm:
+    """The cluster in `root`."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.home = root / "home"
+        """Of whoever logs in: what would be the shared home directory of a cluster."""
+        self.ssh_port = free_port()
+        self._started: list[psutil.Process] = []
+
+    def start(self) -> None:
+        """Everything up, every node idle."""
+        for folder in ("etc", "run", "log", "state", "bin", "work", "tmp", "gpus", "home/.ssh"):
+            (self.root / folder).mkdir(parents=True)
+        self._munge()
+        self._slurm()
+        self._sshd()
+        self._wait_until_idle()
+
+    def stop(self) -> None:
+        """Nothing of it runs any more."""
+        self.slurm("scancel", "--user", getpass.getuser())
+        for process in reversed(self._started):
+            _end(process)
+        for process in self.processes():  # steps that outlived their slurmd
+            _end(process)
+
+    def slurm(self, *command: str) -> str:
+        """The output of one of Slurm's commands."""
+        return subprocess.run(
+            command, env=self.environment, capture_output=True, text=True, check=True, timeout=60
+        ).stdout.strip()
+
+    def take(self, node: str) -> str:
+        """Take the node away from whoever has it on spot; the job that holds it now."""
+        return self.slurm(
+            "sbatch", "--parsable", "--partition", f"ondemand-{node}", f"--gres=gpu:a100:{GPUS}", "--job-name=taker",
+            "--output=/dev/null", "--wrap", "sleep 3600",
+        )  # fmt: skip
+
+    def give_back(self, job: str) -> None:
+        self.slurm("scancel", job)
+
+    def jobs(self) -> list[str]:
+        """Names of what Slurm runs or has in its queue, but for `take`'s."""
+        names = self.slurm("squeue", "--noheader", "--format=%j").split()
+        return [name for name in names if name != "taker"]
+
+    def processes(self) -> list[psutil.Process]:
+        """Every process that a job of this cluster has started."""
+        found = []
+        for process in psutil.process_iter():
+            try:
+                if process.environ().get("SLURM_CLUSTER_NAME") == _CLUSTER:
+                    found.append(process)
+            except psutil.Error:
+                continue
+        return found
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {"PATH": _PATH, "HOME": str(self.home), "SLURM_CONF": str(self.root / "etc" / "slurm.conf")}
+
+    def _munge(self) -> None:
+        run, key = self.root / "run", self.root / "etc" / "munge.key"
+        key.write_bytes(os.urandom(1024))
+        key.chmod(0o400)
+        self._daemon(
+            [
+                "munged", "--force", f"--key-file={key}", f"--socket={run}/munge.socket",
+                f"--pid-file={run}/munged.pid", f"--log-file={self.root}/log/munged.log",
+                f"--seed-file={run}/munged.seed",
+            ],
+            run / "munged.pid",
+        )  # fmt: skip
+
+    def _slurm(self) -> None:
+        etc, user = self.root / "etc", getpass.getuser()
+        ports = {name: free_port() for name in ("controller", *NODES)}
+        host = socket.gethostname().split(".")[0]
+        lines = [
+            f"ClusterName={_CLUSTER}", f"SlurmctldHost={host}(127.0.0.1)", f"SlurmctldPort={ports['controller']}",
+            "CommunicationParameters=NoCtldInAddrAny,NoInAddrAny",
+            f"AuthType=auth/munge\nAuthInfo=socket={self.root}/run/munge.socket\nCredType=cred/munge",
+            f"SlurmUser={user}\nSlurmdUser={user}",
+            f"StateSaveLocation={self.root}/state\nSlurmdSpoolDir={self.root}/spool-%n",
+            f"SlurmctldPidFile={self.root}/run/slurmctld.pid\nSlurmdPidFile={self.root}/run/slurmd-%n.pid",
+            f"SlurmctldLogFile={self.root}/log/slurmctld.log\nSlurmdLogFile={self.root}/log/slurmd-%n.log",
+            "ProctrackType=proctrack/linuxproc\nTaskPlugin=task/none\nSwitchType=switch/none\nMpiDefault=none",
+            "ReturnToService=2\nSlurmdParameters=config_overrides",
+            "SchedulerType=sched/backfill\nSchedulerParameters=sched_interval=2,bf_interval=2,defer_batch",
+            "SelectType=select/cons_tres\nSelectTypeParameters=CR_CPU_Memory",
+            "AccountingStorageType=accounting_storage/none\nJobAcctGatherType=jobacct_gather/none",
+            "GresTypes=gpu\nKillWait=2\nMinJobAge=300\nSlurmdTimeout=120",
+            "PreemptType=preempt/partition_prio\nPreemptMode=CANCEL",
+        ]  # fmt: skip
+        gres = ["AutoDetect=off"]
+        for node, name in NODES.items():
+            lines.append(
+                f"NodeName={name} NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[node]} CPUs=128 "
+                f"RealMemory=1000000 Gres=gpu:a100:{GPUS} State=UNKNOWN"
+            )
+            # Slurm leaves out GPUs without a device file; an empty file will do.
+            for gpu in range(GPUS):
+                (self.root / "gpus" / f"{node}{gpu}").touch()
+            gres.append(f"NodeName={name} Name=gpu Type=a100 File={self.root}/gpus/{node}[0-{GPUS - 1}]")
+        # Two nodes at once, for a task of several nodes.
+        for zone, nodes in {**NODES, "ef": f"{NODES['e']},{NODES['f']}"}.items():
+            lines += [
+                f"PartitionName=spot-{zone} Nodes={nodes} MaxTime=7-0 State=UP PriorityTier=1 PreemptMode=CANCEL "
+                f"GraceTime={GRACE_SECONDS}",
+                f"PartitionName=ondemand-{zone} Nodes={nodes} MaxTime=7-0 State=UP PriorityTier=100 PreemptMode=OFF",
+            ]
+        (etc / "slurm.conf").write_text("\n".join(lines) + "\n")
+        (etc / "gres.conf").write_text("\n".join(gres) + "\n")
+        self._daemon(["slurmctld", "-c", "-f", str(etc / "slurm.conf")], self.root / "run" / "slurmctld.pid")
+        for name in NODES.values():
+            (self.root / f"spool-{name}").mkdir()
+            self._daemon(
+                ["slurmd", "-N", name, "-f", str(etc / "slurm.conf")], self.root / "run" / f"slurmd-{name}.pid"
+            )
+
+    def _sshd(self) -> None:
+        """A login node. SkyPilot logs in, and on a first contact installs uv from the internet with Python 3.10;
+        here `curl` answers with the uv of this environment, and that uv takes the Python that is there."""
+        bin_, etc = self.root / "bin", self.root / "etc"
+        uv = Path(sys.prefix, "bin", "uv")
+        link = f'mkdir -p "$UV_INSTALL_DIR" && ln -sfn {bin_}/uv "$UV_INSTALL_DIR/uv"'
+        _script(
+            bin_ / "curl",
+            f'case "$*" in */uv/install.sh*) echo \'{link}\';; *) exec /usr/bin/curl "$@";; esac',
+        )
+        _script(
+            bin_ / "uv",
+            "export UV_COMPILE_BYTECODE=0 SSL_CERT_FILE=${SSL_CERT_FILE:-/etc/ssl/certs/ca-certificates.crt}\n"
+            f'a=(); for x in "$@"; do [ "$x" = 3.10 ] && x={sys.executable}; a+=("$x"); done; exec {uv} "${{a[@]}}"',
+        )
+        _quietly("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(etc / "host_key"))
+        _quietly("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(etc / "user_key"))
+        shutil.copy(etc / "user_key.pub", self.home / ".ssh" / "authorized_keys")
+        # SkyPilot runs login shells, whose /etc/profile sets PATH; this sets it again.
+        profile = f"export PATH={bin_}:{_PATH} SLURM_CONF={etc}/slurm.conf\n"
+        # The trainer's environment is this one, and threads are as many as a small machine has.
+        profile += f"export VLAUNCH_ENV={sys.prefix} OMP_NUM_THREADS=1\n"
+        (self.home / ".bash_profile").write_text(profile)
+        (self.home / ".bashrc").write_text(profile)
+        (etc / "sshd_config").write_text(
+            f"Port {self.ssh_port}\nListenAddress 127.0.0.1\nHostKey {etc}/host_key\nPidFile {self.root}/run/sshd.pid\n"
+            f"AuthorizedKeysFile {self.home}/.ssh/authorized_keys\nPermitRootLogin prohibit-password\n"
+            "UsePAM no\nPasswordAuthentication no\nStrictModes no\nMaxSessions 200\nMaxStartups 150:30:200\n"
+            f"Subsystem sftp internal-sftp\n"
+            f"SetEnv HOME={self.home} PATH={bin_}:{_PATH} SLURM_CONF={etc}/slurm.conf\n"
+        )
+        Path("/run/sshd").mkdir(exist_ok=True)
+        sshd = shutil.which("sshd", path=_PATH)
+        assert sshd is not None
+        self._daemon(
+            [sshd, "-f", str(etc / "sshd_config"), "-E", f"{self.root}/log/sshd.log"], self.root / "run" / "sshd.pid"
+        )
+
+    def _daemon(self, command: list[str], pid_file: Path) -> None:
+        """Start a program that goes into the background, and learn its process."""
+        subprocess.run(command, env=self.environment, check=True, timeout=60, stdout=subprocess.DEVNULL)
+        over = time.monotonic() + 60
+        while not (pid_file.exists() and pid_file.read_text().strip()):
+            assert time.monotonic() < over, f"{command[0]} did not start"
+            time.sleep(0.1)
+        self._started.append(psutil.Process(int(pid_file.read_text())))
+
+    def _wait_until_idle(self) -> None:
+        over = time.monotonic() + 120
+        while set(self.slurm("sinfo", "--noheader", "--format=%T").split()) != {"idle"}:
+            assert time.monotonic() < over, self.slurm("sinfo")
+            time.sleep(0.5)
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
+
+
+def _script(path: Path, body: str) -> None:
+    path.write_text(f"#!/bin/bash\n{body}\n")
+    path.chmod(0o755)
+
+
+def _quietly(*command: str) -> None:
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+
+
+def _end(process: psutil.Process) -> None:
+    """SIGTERM, and SIGKILL where that is not enough."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        try:
+            process.send_signal(number)
+            process.wait(10)
+        except psutil.NoSuchProcess:
+            return
+        except psutil.TimeoutExpired:
+            continue
