@@ -25,7 +25,7 @@ _LEAVE_SECONDS = 300.0
 """How long a trainer that was asked to leave may take before its machine is taken down under it."""
 _TYPES = {"float": "number", "bool": "boolean"}
 
-logger: logging.Logger = sky_logging.init_logger(__name__)
+logger: logging.Logger = sky_logging.init_logger("sky.vlaunch")  # SkyPilot sends its own loggers to the job's log
 
 
 class Plugin(plugins.BasePlugin):
