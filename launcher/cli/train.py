@@ -97,7 +97,7 @@ def train(
     )  # fmt: skip
     if not as_json:
         _show_plan(prepared.plan, prepared.named.name)
-    if infra != LOCAL and not as_json:
+    if infra != LOCAL and not as_json and not dry_run:
         show_simulated(named.recipe, prepared.plan.offers, prepared.plan.on_demand)
     if clouds is not None and not steered:
         click.echo(launch.WITHOUT_PLUGIN, err=True)
