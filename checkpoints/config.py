@@ -3,6 +3,8 @@
 import msgspec
 
 KEEP_AT_LEAST = 2
+ASSUMED_GB_PER_SECOND = 1.0
+"""From all the processes of a large GPU machine together to a bucket; assumed, not measured."""
 
 
 class CheckpointConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -30,6 +32,17 @@ class CheckpointConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
 
     transfer_memory_mb: int = 256
     """Most that one process holds of what is on its way to or from a bucket."""
+
+    @property
+    def longest_seconds(self) -> float:
+        """The most time between saves: what a promise is reckoned with."""
+        return self.every_seconds or self.ceiling_seconds
+
+    def expected_seconds(self, gigabytes: float) -> float:
+        """The time between saves of so much, before one has been measured: `every_seconds`, else twice what a save
+        takes to be durable at ASSUMED_GB_PER_SECOND, within floor and ceiling."""
+        durable = gigabytes / ASSUMED_GB_PER_SECOND
+        return self.every_seconds or max(self.floor_seconds, min(2 * durable, self.ceiling_seconds))
 
     def __post_init__(self) -> None:
         for key in ("floor_seconds", "machine_life_seconds"):

@@ -110,7 +110,7 @@ class Strategy(recovery_strategy.EagerFailoverStrategyExecutor):
             rules=self._rules,
             candidates=[candidate for candidate, _ in self._known()],
             policy=default_policy(),
-            save_every_seconds=recipe.checkpoints.every_seconds,
+            save_every_seconds=recipe.checkpoints.longest_seconds,
         )
         with self._stops():
             steering.resume()

@@ -198,7 +198,7 @@ class _Costs:
     def __init__(self, recipe: Recipe, offers: Sequence[Offer]) -> None:
         self.gigabytes = recipe.model.parameters * BYTES_PER_PARAMETER
         self.kept = recipe.checkpoints.keep
-        self.every = recipe.checkpoints.every_seconds
+        self.every = recipe.checkpoints.expected_seconds(self.gigabytes)
         several = len({offer.cloud for offer in offers}) > 1
         self.usd_per_gigabyte = OTHER_CLOUD_USD_PER_GB if several else SAME_CLOUD_USD_PER_GB
         self.move_usd = self.gigabytes * self.usd_per_gigabyte / recipe.machine.nodes
@@ -282,7 +282,7 @@ def _assumptions(recipe: Recipe, pace: Speed, ask: Ask, costs: _Costs) -> list[s
     if ask.spot:
         where = ", ".join(market.name for market in ask.recorded) or "zones modelled by recorded spells, independent"
         said.append(f"availability: {where}; seed {ask.seed}")
-        said.append(f"a commit every {costs.every:g} s; work since the last is done again")
+        said.append(f"a commit every {costs.every:.0f} s; work since the last is done again")
         if ask.deadline_hours is None:
             said.append(f"no deadline: up to {PATIENCE:g} times the work's hours are allowed")
     said.append(

@@ -15,7 +15,7 @@ from market.policy import Decision, Observation, Zone
 from market.spells import Spells, bucket
 from market.waiting import DEMAND, NONE, SPOT, STEP, Question, table
 
-PATIENCE = 1.5
+PATIENCE = 2.0
 """Without a deadline: the time allowed, in times of the work."""
 TIGHT = 0.1
 """With less time to spare than this share of the work, an hour lost to a start is one on demand."""
