@@ -28,6 +28,8 @@ from market.offers import Offer
 
 _FETCH_BYTES = 64 << 20
 _LOOK_SECONDS = 2.0
+_TAKEN_OVER_SECONDS = 180.0
+"""Making a model out of a package comes first."""
 
 
 def record(prepared: Prepared, ledger: Ledger, *, port: int) -> None:
@@ -131,6 +133,17 @@ def update_here(service: str, ledger: Ledger, prepared: Prepared) -> None:
     last = max((version.number for version in ordered(folder)), default=1)
     for part in prepared.parts:
         order(folder, Version(number=last + 1, model=part.model.name, text=part.text))
+
+
+def wait_until_kept(service: str) -> None:
+    """Until the process that keeps a service up has taken it over; a `vlaunch down` before that would miss it.
+    Raises RunError."""
+    folder = runs.folder_of(service)
+    over = time.monotonic() + _TAKEN_OVER_SECONDS
+    while not (alive(folder) and (folder / "pid").exists()):
+        if time.monotonic() > over:
+            raise RunError(f"{service} did not come up; what it said is in {folder / 'launcher.txt'}.")
+        time.sleep(0.1)
 
 
 def down(service: str, ledger: Ledger) -> None:

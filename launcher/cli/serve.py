@@ -145,6 +145,7 @@ def _keep_up(service: str, ledger: "Ledger", *, detach: bool, questions: tuple[s
     address = services.find(ledger, service)[1]["gateway"]
     if detach:
         launch.detach(service, "serve")
+        services.wait_until_kept(service)
         click.echo(f"{service} comes up at {address}; end it with: vlaunch down {service}", err=True)
         return
     click.echo(f"{service} at {address}; Ctrl-C ends it; no money is spent", err=True)
