@@ -285,11 +285,12 @@ def _rules(wishes: Wishes, plan: Plan, max_price: float | None) -> dict[str, flo
             "A deadline needs to know how much there is to do, and the recipe does not say how many tokens there are: "
             "set data.tokens_per_epoch, or give --work 5h."
         )
+    on_demand = not plan.offers[0].spot or (wishes.deadline_hours is not None and bool(plan.fallbacks))
     said: dict[str, float | bool | None] = {
         **msgspec.to_builtins(wishes),
         "work_hours": work,
         "max_usd_per_hour": max_price,
-        "on_demand": True if wishes.deadline_hours is not None and plan.fallbacks else None,
+        "on_demand": on_demand or None,
     }
     return {key: value for key, value in said.items() if value is not None}
 

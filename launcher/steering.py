@@ -20,8 +20,10 @@ from launcher.ledger import Record
 from market.deadline import spare_hours
 from market.policy import Costs, Decision, Machine, Observation, Policy, Zone
 
-_NEVER_HOURS = 10_000.0
-"""The deadline of a run that has none; policies reckon with the time left."""
+_PRICED_OUT = 100.0
+"""Times the dearest machine allowed: what on demand costs where it is not allowed, for a policy that weighs it."""
+_UNKNOWN_WORK_HOURS = 1.0
+"""Of a run that nobody can say the work of, until its first step."""
 DETECTION_HOURS = 2 / 60
 """From the loss of a machine to SkyPilot's calling it lost."""
 
@@ -111,7 +113,7 @@ class Steering:
         seen = self.observe()
         self._check_budget()
         planned, self._planned = self._planned, None
-        decision = planned or self.policy.decide(seen)
+        decision = planned or self._decide(seen)
         chosen = self._candidate(decision)
         self._record(decision, seen)
         return decision, chosen
@@ -119,7 +121,7 @@ class Steering:
     def tick(self) -> Decision:
         """With a machine that works: hold it, or leave it for what the decision says."""
         seen = self.observe()
-        decision = self.policy.decide(seen)
+        decision = self._decide(seen)
         if decision.action != "hold":
             self._planned = decision
             self._record(decision, seen)
@@ -178,7 +180,7 @@ class Steering:
             next_hours=self.rules.tick_seconds / 3600,
             work_left_hours=left,
             uncommitted_hours=uncommitted,
-            deadline_hours=_NEVER_HOURS if self.rules.deadline_hours is None else self.rules.deadline_hours,
+            deadline_hours=self.rules.deadline_hours,
             machine=self._machine(machine, events, now) if machine else None,
             zones=tuple(self._zones(now)),
             costs=Costs(
@@ -207,6 +209,28 @@ class Steering:
         ended, launched = self.journal.last("machine_ended"), self.journal.last("launched")
         assert launched is not None
         return ended is not None and ended.at > launched.at and ended.facts["reason"] == "budget"
+
+    def _decide(self, seen: Observation) -> Decision:
+        if all(not each.spot for each in self.candidates):
+            return self._only_on_demand(seen)
+        decision = self.policy.decide(seen)
+        if decision.action == "on_demand" and not self._on_demand():
+            reason = f"on demand is not allowed; else: {decision.reason}"
+            return Decision(action="wait" if seen.machine is None else "hold", reason=reason)
+        return decision
+
+    def _only_on_demand(self, seen: Observation) -> Decision:
+        """Where the task lists nothing else there is nothing to weigh but the price."""
+        if seen.machine is not None:
+            return Decision(action="hold", reason="the task lists machines on demand only")
+        open_ = [each for each in self.candidates if not self._closed(each.place, self.now())]
+        if not open_:
+            return Decision(action="wait", reason="every place has refused a machine just now")
+        cheapest = min(open_, key=lambda each: each.usd_per_hour)
+        return Decision(action="on_demand", zone=cheapest.place, reason="the cheapest that the task lists")
+
+    def _on_demand(self) -> bool:
+        return any(not each.spot for each in self.candidates)
 
     def _candidate(self, decision: Decision) -> Candidate | None:
         if decision.action in ("wait", "hold"):
@@ -269,6 +293,9 @@ class Steering:
             zone["spot_usd_per_hour" if each.spot else "on_demand_usd_per_hour"] = each.usd_per_hour
             if each.spot:
                 zone["available"] = not self._closed(each.place, now)
+        if not self._on_demand():
+            out = _PRICED_OUT * max(each.usd_per_hour for each in self.candidates)
+            return [Zone(**zone, on_demand_usd_per_hour=out) for zone in found.values()]
         return [Zone(**zone) for zone in found.values()]
 
     def _closed(self, place: str, now: float) -> bool:
@@ -279,7 +306,7 @@ class Steering:
         for record in self.journal.records:
             if record.kind == "machine_started" and record.facts["place"] == place:
                 bad = 0
-            elif (record.kind == "refused" and record.facts["place"] == place and record.facts["spot"]) or (
+            elif (record.kind == "refused" and record.facts["place"] == place) or (
                 record.kind == "machine_ended" and record.facts["preempted"] and self.journal.place_of(record) == place
             ):
                 bad += 1
@@ -317,7 +344,7 @@ def _work(
     was not committed is lost."""
     committed = max((event["step"] for event in events if event["event"] == "save_committed"), default=0)
     if not metrics:
-        return (rules.work_hours or 0.0), 0.0
+        return (rules.work_hours or _UNKNOWN_WORK_HOURS), 0.0
     last = metrics[-1]
     steps, step = last["steps"], last["step"]
     pace = last["seconds_left"] / 3600 / (steps - step) if steps > step else 0.0

@@ -27,11 +27,12 @@ class Run:
     def now(self) -> float:
         return 1_800_000_000.0 + self.hours * 3600
 
-    def controller(self, **rules: Any) -> Steering:
+    def controller(self, candidates: tuple[Candidate, ...] = (A, B, DEMAND), **rules: Any) -> Steering:
         """A controller that takes the run up, as after a restart."""
+        said = {"work_hours": 2.0, "restart_minutes": 6.0, "retry_minutes": 15.0, **rules}
         steering = Steering(
-            "run", self.store, rules=Rules(work_hours=2.0, restart_minutes=6.0, retry_minutes=15.0, **rules),
-            candidates=[A, B, DEMAND], policy=default_policy(), save_every_seconds=60, now=self.now,
+            "run", self.store, rules=Rules(**said), candidates=candidates, policy=default_policy(),
+            save_every_seconds=60, now=self.now,
         )  # fmt: skip
         steering.resume()
         return steering
@@ -144,6 +145,26 @@ def test_a_deadline_that_cannot_be_met_is_said_once_with_what_is_left_to_do(run:
     assert len(lost) == 1
     assert "1.1 h late" in lost[0].facts["why"]
     assert [way["place"] for way in lost[0].facts["ways"]] == [DEMAND.place, A.place, B.place]
+
+
+def test_on_demand_is_never_taken_where_it_is_not_allowed(run: Run) -> None:
+    steering = run.controller(work_hours=None)  # nor is anything known of the work
+    for hours in range(100):
+        run.hours = float(hours)
+        decision, chosen = steering.next_move()
+        assert decision.action in ("spot", "wait")
+        if chosen is not None:
+            steering.refused(chosen)
+
+
+def test_a_task_of_machines_on_demand_only_takes_the_cheapest_that_does_not_refuse(run: Run) -> None:
+    other = Candidate(place="slurm/sim/dear", spot=False, usd_per_hour=40.0)
+    steering = run.controller((other, DEMAND), on_demand=True)
+    assert steering.next_move()[1] == DEMAND
+    steering.refused(DEMAND)
+    assert steering.next_move()[1] == other
+    steering.started(other, run.now())
+    assert steering.tick().action == "hold"
 
 
 def test_no_machine_within_the_price_is_said_at_once(run: Run) -> None:
