@@ -210,24 +210,25 @@ def offers(
 
 
 def _offers_table(found: "Sequence[Offer]", jobs: "Sequence[Job | None]", total: int) -> None:
-    from rich.console import Console
-    from rich.table import Table
+    from launcher.cli.tables import Column, console, fitted
 
-    table = Table(title=f"{len(found)} of {total} offers, the cheapest first", title_justify="left")
     with_jobs = any(jobs)
-    headings = ["place", "machine", "", "$/hour", *(["job $", "job hours"] if with_jobs else []), "why it is doubted"]
-    for heading in headings:
-        table.add_column(heading, overflow="fold", justify="right" if "$" in heading or "hours" in heading else "left")
-    for offer, job in zip(found, jobs, strict=True):
-        of_job = [f"{job.usd:,.0f}", f"{job.hours:.1f}"] if job else [""] * 2 * with_jobs
-        table.add_row(
+    columns = (
+        Column("place", number=False), Column("machine", number=False), Column("", 1, number=False), Column("$/hour"),
+        *((Column("job $"), Column("job hours", 2)) if with_jobs else ()), Column("why it is doubted", 3, number=False),
+    )  # fmt: skip
+    rows = [
+        (
             offer.place, f"{offer.accelerator}:{offer.accelerator_count}", "spot" if offer.spot else "on demand",
-            f"{offer.usd_per_hour:.2f}", *of_job, offer.warning,
-        )  # fmt: skip
-    console = Console(highlight=False)
-    console.print(table)
+            f"{offer.usd_per_hour:.2f}", *([f"{job.usd:,.0f}", f"{job.hours:.1f}"] if job else [""] * 2 * with_jobs),
+            offer.warning,
+        )
+        for offer, job in zip(found, jobs, strict=True)
+    ]  # fmt: skip
+    screen = console()
+    screen.print(fitted(columns, rows, screen.width, f"{len(found)} of {total} offers, the cheapest first"))
     for source in sorted({f"{offer.price_source}, {offer.price_date}" for offer in found}):
-        console.print(f"prices: {source}")
+        screen.print(f"prices: {source}")
 
 
 def _polarity(available_when: int | None) -> int:
@@ -235,7 +236,7 @@ def _polarity(available_when: int | None) -> int:
         return available_when
     if not sys.stdin.isatty():
         raise click.UsageError(
-            "Say what an entry means with --available-when: 0 where 1 means preempted (../shared/traces), "
+            "Say what an entry means with --available-when: 0 where 1 means preempted, "
             "1 where 1 means available, or how many machines are needed where entries are counts."
         )
     answer: int = click.prompt("Which entry means available: 0, 1, or a count of machines", type=click.IntRange(min=0))

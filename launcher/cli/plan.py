@@ -144,29 +144,32 @@ def show_simulated(recipe: "Recipe", offers: "Sequence[Offer]", on_demand: "Offe
 
 
 def _show(name: str, found: "list[Way]", ask: "Ask") -> None:
-    from rich.console import Console
-    from rich.table import Table
+    from launcher.cli.tables import Column, console, fitted
 
-    table = Table(title=f"{name}: the best ways, of {found[0].runs} simulated runs each", title_justify="left")
-    headings = ("machine", "where", "$/hour", "dollars", "10% to 90%", "hours", "preempted", "in time", "hours lost")
-    for heading in (*headings, "on demand"):
-        table.add_column(heading, overflow="fold", justify="left" if heading in ("machine", "where") else "right")
-    for way in found:
-        where = way.places[0] + (f" and {len(way.places) - 1} more" if len(way.places) > 1 else "")
-        table.add_row(
-            f"{way.nodes} x {way.accelerator}:{way.accelerator_count}", where, f"{way.usd_per_hour:.2f}",
-            f"{way.usd.expected:,.0f}", f"{way.usd.p10:,.0f} to {way.usd.p90:,.0f}",
+    columns = (
+        Column("machine", number=False), Column("where", 3, number=False), Column("$/hour", 5), Column("dollars"),
+        Column("10% to 90%", 1), Column("hours", 1), Column("preempted", 4), Column("in time", 2),
+        Column("hours lost", 6), Column("on demand", 2),
+    )  # fmt: skip
+    rows = [
+        (
+            f"{way.nodes} x {way.accelerator}:{way.accelerator_count}",
+            way.places[0] + (f" and {len(way.places) - 1} more" if len(way.places) > 1 else ""),
+            f"{way.usd_per_hour:.2f}", f"{way.usd.expected:,.0f}", f"{way.usd.p10:,.0f} to {way.usd.p90:,.0f}",
             f"{way.hours.expected:.1f}", f"{way.preemptions:.1f}", f"{way.chance_in_time:.0%}", f"{way.hours_lost:.1f}",
             f"{way.usd_on_demand.expected:,.0f}" if way.usd_on_demand else "no price",
-        )  # fmt: skip
-    console = Console(highlight=False)
-    console.print(table)
+        )
+        for way in found
+    ]  # fmt: skip
+    screen = console()
+    title = f"{name}: the best ways, of {found[0].runs} simulated runs each"
+    screen.print(fitted(columns, rows, screen.width, title))
     for source in sorted({f"{way.price_source}, {way.price_date}" for way in found}):
-        console.print(f"prices: {source}")
+        screen.print(f"prices: {source}")
     for assumption in found[0].assumptions:
-        console.print(f"assumed: {assumption}")
+        screen.print(f"assumed: {assumption}")
     if ask.deadline_hours is not None:
-        console.print(f"deadline: {ask.deadline_hours:.1f} hours from now")
+        screen.print(f"deadline: {ask.deadline_hours:.1f} hours from now")
 
 
 def _plot(recipe: "Recipe", offers: "list[Offer]", known: "dict[Kind, Measured]", ask: "Ask", best: "Way") -> None:
