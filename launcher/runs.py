@@ -96,7 +96,14 @@ def facts(records: list[Record]) -> RunFacts:
         alive=not over and alive(folder),
         store_unread=unread,
     )
-    return found if launched(records)["infra"] == LOCAL else _with_skypilot(found, folder)
+    return _with_skypilot(found, folder) if _is_managed(records) else found
+
+
+def _is_managed(records: list[Record]) -> bool:
+    """Whether SkyPilot knows the rest: of a run on this machine, and of a service, the ledger has the machines."""
+    about = launched(records)
+    kept_here = any(record.kind in ("machine_started", "ended") for record in records)
+    return about.get("infra", LOCAL) != LOCAL and not about.get("service") and not kept_here
 
 
 def _with_skypilot(run: RunFacts, folder: Path) -> RunFacts:

@@ -24,11 +24,11 @@ def status(run: str | None, watch: bool, every: bool, store: str | None, as_json
     """How runs stand: state, steps, machines, dollars. Without RUN, the newest."""
     import msgspec
 
+    if store is not None and run is None:
+        raise click.UsageError("--store needs the full name of a RUN.")
     if watch:
         from launcher.cli.watch import follow
 
-    if store is not None and run is None:
-        raise click.UsageError("--store needs the full name of a RUN.")
         follow(run)
         return
     report, older = look(run, every=every, store=store)
