@@ -3,6 +3,7 @@ Every failure of SkyPilot comes out as a sentence. `import sky` takes seconds, s
 """
 
 import contextlib
+import datetime
 import importlib.metadata
 import importlib.util
 import io
@@ -245,6 +246,22 @@ def _plain(text: str) -> str:
     """One line without colours, and without SkyPilot's names of its own classes."""
     line = " ".join(_CODES.sub("", text).split())
     return re.sub(r"^(?:\[?sky\.exceptions\.)?\w+(?:Error|Exception)\]?:? ", "", line)
+
+
+def catalog(cloud: str) -> tuple[Path, str]:
+    """SkyPilot's catalog file of a cloud, fetched anew where it can be, and of what day it is. Raises SkyPilotError."""
+    with _translated():
+        from sky.catalog import common
+
+        path = Path(common.get_catalog_path(f"{cloud}/vms.csv"))
+        before = path.stat() if path.exists() else None
+        len(common.read_catalog(f"{cloud}/vms.csv", pull_frequency_hours=0).columns)
+        after = path.stat()
+    today = datetime.datetime.now(datetime.UTC).date()
+    if before is not None and before.st_ino == after.st_ino:  # it was not replaced: no network, or the user's own file
+        day = datetime.datetime.fromtimestamp(before.st_mtime, datetime.UTC).date()
+        return path, f"file of {day}, not fetched on {today}"
+    return path, f"fetched {today}, the catalog's own day unknown"
 
 
 @contextlib.contextmanager

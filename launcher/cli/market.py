@@ -209,6 +209,40 @@ def offers(
     _offers_table(found[:limit], jobs[:limit], len(found))
 
 
+@market.command()
+@click.option("--cloud", "clouds", multiple=True, help="Only this cloud; may be given again.")
+@click.option("--json", "as_json", is_flag=True, help="Print what was read, a row a cloud.")
+def refresh(clouds: tuple[str, ...], as_json: bool) -> None:
+    """Read prices from SkyPilot's catalog, fetched anew where there is a network.
+
+    They are kept in VLAUNCH_HOME and used instead of the snapshot's of the same cloud. The JSON has cloud, offers,
+    suspected and price_date.
+    """
+    import msgspec
+
+    from launcher.skypilot import catalog
+    from market import prices
+    from market.catalog import read
+    from market.offers import suspect
+
+    known = sorted({offer.cloud for offer in prices.offers()})
+    if unknown := set(clouds) - set(known):
+        raise click.BadParameter(f"{', '.join(sorted(unknown))}; known are {', '.join(known)}.", param_hint="--cloud")
+    found = {}
+    rows = []
+    for cloud in clouds or known:
+        path, day = catalog(cloud)
+        found[cloud] = read(path, cloud, day)
+        doubted = sum(bool(offer.warning) for offer in suspect(found[cloud]))
+        rows.append({"cloud": cloud, "offers": len(found[cloud]), "suspected": doubted, "price_date": day})
+    prices.refresh(found)
+    if as_json:
+        click.echo(msgspec.json.encode(rows).decode())
+        return
+    for row in rows:
+        click.echo(f"{row['cloud']}: {row['offers']} prices, {row['suspected']} suspected; {row['price_date']}")
+
+
 def _offers_table(found: "Sequence[Offer]", jobs: "Sequence[Job | None]", total: int) -> None:
     from launcher.cli.tables import Column, console, fitted
 
