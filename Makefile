@@ -63,6 +63,7 @@ check: $(VENV)/.dev
 	$(BIN)/mypy
 	$(BIN)/python -m launcher.yamls --check
 	$(BIN)/python -m launcher.cli.reference --check
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict --site-dir site
 
 yamls: $(VENV)/.dev
 	$(BIN)/python -m launcher.yamls
