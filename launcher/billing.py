@@ -85,7 +85,7 @@ def compare(report: CostReport, charged: Iterable[Charge]) -> list[Compared]:
     found = []
     for run_id in [*computed, *(each for each in sums if each not in computed)]:
         run = computed.get(run_id)
-        usd = run.usd_spent if run else None
+        usd = run.usd_machines if run else None
         paid = cents(sums[run_id]) if run_id in sums else None
         found.append(
             Compared(
@@ -109,7 +109,7 @@ def _why(computed: float | None, charged: float | None, *, run_ends: list[str], 
     if run_ends and days and max(run_ends)[:10] > max(days):
         return f"the export ends on {max(days)}, before the run did"
     if charged > computed:
-        return "disks, addresses and traffic of its machines are charged and not computed; or the spot price rose"
+        return "disks, addresses and traffic of its machines are charged and not computed here; or the spot price rose"
     if charged < computed:
         return "credits and discounts are not computed; or a machine was detected late and not charged"
     return ""

@@ -58,6 +58,11 @@ def page(report: CostReport) -> str:
     ]
     if any(run.simulated for run in report.runs):
         body.append('<p class="soft">Prices of runs marked simulated are made up.</p>')
+    body += [
+        f'<p class="soft">{escape(line.subject)}: {dollars(line.usd)}, {escape(line.part)}</p>'
+        for line in report.lines
+        if line.what in ("judge", "controller")
+    ]
     body += [_runs(report.runs)] if len(report.runs) > 1 else []
     now = time_of(report.generated_at)
     body += [_run(run, now) for run in report.runs[-_DRAWN:]]
@@ -111,7 +116,8 @@ def _run(run: RunCost, now: datetime.datetime) -> str:
         for each in run.attempts
     ]  # fmt: skip
     headings = ("zone", "why it ended", "from", "hours", "$/hour", "dollars", "kept", "again", "lost")
-    notes = "".join(f'<p class="soft">{escape(note)}</p>' for note in run.notes)
+    beside = [f"{each.what}: {dollars(each.usd)}, estimated; {each.part}" for each in run.upkeep]
+    notes = "".join(f'<p class="soft">{escape(note)}</p>' for note in (*beside, *run.notes))
     drawings = _timeline(run, now) + _spending(run, now) if run.attempts else ""
     return (
         f"<section><h2>{escape(run.run_id)}{simulated}: {escape(run.state)}</h2>"
@@ -180,7 +186,7 @@ def _spending(run: RunCost, now: datetime.datetime) -> str:
         return " ".join(f"{_across(second / seconds):.1f},{126 - 90 * usd / most:.1f}" for second, usd in line)
 
     lines = (
-        ("spent", points, "var(--spot)", "none"),
+        ("machines", points, "var(--spot)", "none"),
         ("uninterrupted on demand", demand, "var(--demand)", "5 4"),
     )
     shapes = [f'<text x="{_LEFT - 8}" y="40" text-anchor="end">{dollars(most)}</text>', _axis(begin, seconds, height)]

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 import yaml
 
-from checkpoints.stores import open_store
+from checkpoints.stores import StoreError, open_store
 from launcher import managed, plan, task_yaml
 from launcher.budgets import budgets
 from launcher.errors import OfferError, RecipeError, RunError
@@ -24,7 +24,9 @@ from launcher.plan import Plan
 from launcher.recipe import LocalConfig, NamedRecipe, Recipe
 from launcher.report import run_cost
 from launcher.runs import LOCAL, facts, find, folder_of, launched
+from launcher.upkeep import Bucket
 from market.offers import Offer
+from market.storage import rates
 
 
 class Prepared(msgspec.Struct, frozen=True, kw_only=True):
@@ -140,9 +142,24 @@ def record(prepared: Prepared, ledger: Ledger) -> Record:
         store=prepared.store, infra=prepared.infra or "", spot=prepared.spot, simulated=prepared.infra == LOCAL,
         offers=[msgspec.to_builtins(offer) for offer in offers],
         local=msgspec.to_builtins(prepared.named.recipe.local),
+        bucket=_bucket(prepared),
         on_demand_usd_per_hour=on_demand.usd_per_hour if on_demand else None,
         price_source=f"{offers[0].price_source}, {offers[0].price_date}",
     )  # fmt: skip
+
+
+def _bucket(prepared: Prepared) -> dict[str, Any] | None:
+    """What keeping and carrying checkpoints will cost, where a cloud bills the store."""
+    assert prepared.store is not None
+    try:
+        place = open_store(prepared.store).place()
+    except StoreError:  # it may be written to, and its region not be asked for
+        place = "gcp" if prepared.store.startswith("gs://") else "aws"
+    if not place:
+        return None
+    keep = prepared.named.recipe.checkpoints.keep
+    found: dict[str, Any] = msgspec.to_builtins(Bucket(place=place, keep=keep, rates=rates()))
+    return found
 
 
 def owner() -> str:

@@ -14,6 +14,7 @@ from checkpoints.stores import StoreError, open_store
 from launcher import journal, skypilot
 from launcher.errors import RunError, SkyPilotError
 from launcher.ledger import Record
+from launcher.lines import CostLine, cents
 
 PRICE_SOURCE = "SkyPilot's records"
 _TAKEN_DOWN = 60.0
@@ -61,6 +62,40 @@ def look(run_id: str, store: str, events: list[dict[str, Any]], folder: Path) ->
         folder.mkdir(parents=True, exist_ok=True)
         kept.write_bytes(msgspec.json.encode(found))
     return found
+
+
+def controllers(folder: Path, now: datetime.datetime, *, launched: datetime.datetime, live: bool) -> list[CostLine]:
+    """What SkyPilot's own controllers cost, for all runs and services together; none where it cannot be asked. Kept in
+    `folder` once it can change no more: nothing is `live`, no controller runs, and nothing was `launched` since."""
+    kept = folder / "controllers.json"
+    with contextlib.suppress(FileNotFoundError, msgspec.DecodeError):
+        if not live and kept.stat().st_mtime > launched.timestamp():
+            return [_controller(each, now) for each in _PAID.decode(kept.read_bytes())]
+    if skypilot.missing() or skypilot.silent():
+        return []
+    with contextlib.suppress(SkyPilotError):  # whoever asks of the runs says so
+        found = skypilot.controllers()
+        if not live and all(each.end is not None for each in found):
+            kept.write_bytes(msgspec.json.encode(found))
+        return [_controller(each, now) for each in found]
+    return []
+
+
+_PAID = msgspec.json.Decoder(list[skypilot.Incarnation])
+
+
+def _controller(paid: skypilot.Incarnation, now: datetime.datetime) -> CostLine:
+    end = now.timestamp() if paid.end is None else paid.end
+    return CostLine(
+        subject="SkyPilot's controller",
+        what="controller",
+        part="its machine, for all runs and services",
+        zone=paid.place,
+        started_at=_iso(paid.begin),
+        ended_at=None if paid.end is None else _iso(paid.end),
+        usd=cents((end - paid.begin) / 3600 * paid.usd_per_hour),
+        price_source=f"{PRICE_SOURCE}, {_iso(paid.begin)[:10]}",
+    )
 
 
 def forget(folder: Path) -> None:

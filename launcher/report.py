@@ -1,6 +1,7 @@
 """Records and events to what a run cost. Pure: the time is an argument.
 
-spent                      hours of every machine at the price that held when it began (or from when it changed)
+spent                      hours of every machine at the price that held when it began (or from when it changed), and
+                           what keeping and carrying its checkpoints is reckoned to cost
 the same hours on demand   those hours at the on-demand price
 uninterrupted on demand    those hours less what preemption cost, at the on-demand price: what a run that
                            nobody interrupts would have cost
@@ -18,6 +19,7 @@ from typing import Literal
 
 import msgspec
 
+from launcher import upkeep
 from launcher.ledger import Record
 from launcher.lines import CostLine, cents, split, total
 from launcher.machines import Facts, Machine, RunFacts, is_service, machines, time_of
@@ -78,7 +80,11 @@ class RunCost(msgspec.Struct, kw_only=True):
     last_loss: float | None
     preemptions: int
     hours: float
+    usd_machines: float | None
+    upkeep: list[CostLine]
+    """Storage and egress of its checkpoints, estimated."""
     usd_spent: float | None
+    """Machines and upkeep."""
     usd_on_demand: float | None
     usd_uninterrupted_on_demand: float | None
     usd_saved: float | None
@@ -114,12 +120,18 @@ class CostReport(msgspec.Struct, kw_only=True):
     usd_lost_to_preemption: float | None
 
 
-def cost(runs: Sequence[RunFacts], now: datetime.datetime, evaluations: Sequence[Record] = ()) -> CostReport:
-    """The report over `runs` and the ledger's records of `evaluations`; `now` is when a machine that still runs is
-    counted up to."""
+def cost(
+    runs: Sequence[RunFacts],
+    now: datetime.datetime,
+    evaluations: Sequence[Record] = (),
+    controllers: Sequence[CostLine] = (),
+) -> CostReport:
+    """The report over `runs`, the ledger's records of `evaluations`, and SkyPilot's `controllers`, which are no run's
+    own; `now` is when a machine that still runs is counted up to."""
     found = [run_cost(run, now) for run in runs]
-    lines = [line for run in found for line in compute_lines(run)]
+    lines = [line for run in found for line in (*compute_lines(run), *run.upkeep)]
     lines += [_judging(record) for record in evaluations]
+    lines += controllers
     return CostReport(
         generated_at=iso(now),
         runs=found,
@@ -140,7 +152,9 @@ def run_cost(run: RunFacts, now: datetime.datetime) -> RunCost:
     hours = sum(attempt.hours for attempt in attempts)
     lost_hours = None if run.store_unread else sum(attempt.hours_lost or 0.0 for attempt in attempts)
     on_demand = about.get("on_demand_usd_per_hour")
-    spent = total(attempt.usd for attempt in attempts)
+    paid = total(attempt.usd for attempt in attempts)
+    kept = upkeep.upkeep(run, had, now)
+    spent = total([paid, *(line.usd for line in kept)])
     uninterrupted = None if on_demand is None or lost_hours is None else cents((hours - lost_hours) * on_demand)
     started = [event for event in run.events if event["event"] == "training_started"]
     return RunCost(
@@ -156,6 +170,8 @@ def run_cost(run: RunFacts, now: datetime.datetime) -> RunCost:
         last_loss=run.metrics[-1]["loss"] if run.metrics else None,
         preemptions=sum(machine.preempted for machine in had),
         hours=hours,
+        usd_machines=paid,
+        upkeep=kept,
         usd_spent=spent,
         usd_on_demand=None if on_demand is None else cents(hours * on_demand),
         usd_uninterrupted_on_demand=uninterrupted,
@@ -166,7 +182,7 @@ def run_cost(run: RunFacts, now: datetime.datetime) -> RunCost:
         goodput=(hours - lost_hours) / hours if hours and lost_hours is not None else None,
         hours_left=run.metrics[-1]["seconds_left"] / 3600 if run.metrics and run.alive else None,
         decision=_decision(run.decisions[-1]).reason if run.decisions else "",
-        notes=_notes(run, had),
+        notes=[*_notes(run, had), *upkeep.notes(run, had)],
         why=run.why,
         decisions=[_decision(record) for record in run.decisions],
     )

@@ -185,6 +185,18 @@ def incarnations(run_id: str, job_ids: list[int]) -> list[Incarnation]:
         return sorted(found, key=lambda each: each.begin)
 
 
+def controllers() -> list[Incarnation]:
+    """The machines on which SkyPilot's own controllers of jobs and services ran; none where the server does that work
+    itself."""
+    with _translated():
+        import sky
+        from sky.utils import common
+
+        begin = (common.JOB_CONTROLLER_PREFIX, common.SKY_SERVE_CONTROLLER_PREFIX)
+        rows = [row for row in sky.get(sky.cost_report(days=3650)) if row["name"].startswith(begin)]
+        return sorted((each for row in rows for each in _incarnations(row)), key=lambda each: each.begin)
+
+
 def cancel(job_id: int) -> None:
     """Ask SkyPilot to end the job and take down its machines."""
     with _translated():

@@ -18,17 +18,13 @@ from market.policies import OURS, named
 from market.policy import Policy
 from market.replay import HOUR, Run, replay
 from market.replay import Job as ReplayJob
+from market.storage import rates
 from train.memory import ACCELERATOR_GB, fits
 
 RESTART_MINUTES = 6.0
 """From asking for a machine to training on it."""
 MOST_ZONES = 6
 """Of one way: the cheapest."""
-SAME_CLOUD_USD_PER_GB = 0.02
-OTHER_CLOUD_USD_PER_GB = 0.09
-"""Egress of checkpoints; list prices of AWS and GCP as commonly published, not looked up on the day."""
-STORAGE_USD_PER_GB_MONTH = 0.023
-"""Object storage, standard class; likewise."""
 BYTES_PER_PARAMETER = 12
 """Of a checkpoint: weights and AdamW's state in fp32."""
 RUNS = 20
@@ -193,18 +189,22 @@ def simulate(recipe: Recipe, group: Sequence[Offer], pace: Speed, ask: Ask) -> W
 
 
 class _Costs:
-    """Of checkpoints: keeping them and carrying them to another region."""
+    """Of checkpoints: keeping them in a bucket and carrying them to another region."""
 
     def __init__(self, recipe: Recipe, offers: Sequence[Offer]) -> None:
+        scheme = recipe.checkpoints.store.partition("://")[0]
+        clouds = {offer.cloud for offer in offers}
+        self.cloud = {"s3": "aws", "gs": "gcp"}.get(scheme) or ("gcp" if clouds == {"gcp"} else "aws")
+        self.rates = rates()[self.cloud]
         self.gigabytes = recipe.model.parameters * BYTES_PER_PARAMETER
         self.kept = recipe.checkpoints.keep
         self.every = recipe.checkpoints.expected_seconds(self.gigabytes)
-        several = len({offer.cloud for offer in offers}) > 1
-        self.usd_per_gigabyte = OTHER_CLOUD_USD_PER_GB if several else SAME_CLOUD_USD_PER_GB
+        inside = self.rates.usd_per_gb_region if clouds == {self.cloud} else None
+        self.usd_per_gigabyte = self.rates.usd_per_gb_out if inside is None else inside
         self.move_usd = self.gigabytes * self.usd_per_gigabyte / recipe.machine.nodes
 
     def storage_usd(self, hours: float) -> float:
-        return self.kept * self.gigabytes * STORAGE_USD_PER_GB_MONTH * hours / 730
+        return self.kept * self.gigabytes * (self.rates.usd_per_gb_month or 0.0) * hours / 730
 
     def job(self, work_hours: float, deadline_hours: float) -> ReplayJob:
         return ReplayJob(
@@ -286,7 +286,8 @@ def _assumptions(recipe: Recipe, pace: Speed, ask: Ask, costs: _Costs) -> list[s
         if ask.deadline_hours is None:
             said.append(f"no deadline: up to {PATIENCE:g} times the work's hours are allowed")
     said.append(
-        f"{costs.kept} checkpoints of {costs.gigabytes:.0f} GB at ${STORAGE_USD_PER_GB_MONTH:g} a GB and month, also "
-        f"while idle; ${costs.usd_per_gigabyte:g} a GB to move one to another region"
+        f"{costs.kept} checkpoints of {costs.gigabytes:.0f} GB in a bucket of {costs.cloud} at "
+        f"${costs.rates.usd_per_gb_month:g} a GB and month, also while idle; ${costs.usd_per_gigabyte:g} a GB to read "
+        f"one elsewhere ({costs.rates.source}, read {costs.rates.read})"
     )
     return said

@@ -22,6 +22,9 @@ class FolderStore:
         self.root = root
         self.uri = str(root)
 
+    def place(self) -> str:
+        return ""
+
     def inside(self, prefix: str) -> "FolderStore":
         return FolderStore(self._path(prefix))
 

@@ -4,6 +4,7 @@ STORAGE_EMULATOR_HOST names another server. Knows nothing of checkpoints.
 
 import base64
 import contextlib
+import os
 import uuid
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -123,6 +124,13 @@ class GoogleStore:
 
     def tidy(self) -> None:
         """Nothing to do: an upload that was not finished is no object, costs nothing and ends by itself."""
+
+    def place(self) -> str:
+        if os.environ.get("STORAGE_EMULATOR_HOST"):
+            return ""
+        with self._failing("looked at"):
+            # A bucket in "US" lies in several regions; its machines' region is never just that.
+            return f"gcp/{self._client.get_bucket(self.bucket, **self._how).location.lower()}"
 
     def _is_there(self, name: str, token: str, sent: "_Sent") -> bool:
         """Whether `name` is the work of the call that had `token`, whole."""

@@ -65,5 +65,9 @@ class Store(Protocol):
     def tidy(self) -> None:
         """Remove what writers that died left unfinished; for the attempt that owns the run."""
 
+    def place(self) -> str:
+        """Whose cloud bills it and where: `aws/us-east-1`, `aws` where the region is not told, empty where no cloud
+        does (a folder, a server of one's own)."""
+
     def inside(self, prefix: str) -> "Store":
         """The same store seen from below `prefix`."""

@@ -126,6 +126,12 @@ class S3Store:
         with self._failing("tidied"):
             self._abort_uploads(self.prefix)
 
+    def place(self) -> str:
+        if self._connection.custom:
+            return ""
+        with self._failing("looked at"):
+            return f"aws/{self._connection.region}"
+
     def _write_parts(self, name: str, source: "_Source") -> None:
         """Several parts at once, from memory; S3 checks the SHA-256 of each."""
         token = uuid.uuid4().hex
@@ -225,14 +231,19 @@ class _Connection:
         )
 
     @functools.cached_property
+    def region(self) -> str:
+        """The bucket's own: boto3 follows a bucket there, others have to be told."""
+        configured: str = self.client.meta.region_name
+        if self.custom:
+            return configured
+        headers = self.client.head_bucket(Bucket=self.bucket)["ResponseMetadata"]["HTTPHeaders"]
+        return str(headers.get("x-amz-bucket-region", configured))
+
+    @functools.cached_property
     def bulk(self) -> BulkStore:
-        region = self.client.meta.region_name
-        if not self.custom:  # boto3 follows a bucket to its region, obstore has to be told
-            headers = self.client.head_bucket(Bucket=self.bucket)["ResponseMetadata"]["HTTPHeaders"]
-            region = headers.get("x-amz-bucket-region", region)
         return BulkStore(
             self.bucket,
-            region=region,
+            region=self.region,
             endpoint=self.client.meta.endpoint_url if self.custom else None,
             virtual_hosted_style_request=False,
             checksum_algorithm="SHA256",

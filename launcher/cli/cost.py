@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     import datetime
 
     from launcher.ledger import Ledger, Runs
+    from launcher.lines import CostLine
+    from launcher.machines import RunFacts
     from launcher.report import CostReport
 
 
@@ -146,7 +148,24 @@ def build(
         for each in ([] if wanted else known.evaluations())
         if begin is None or datetime.datetime.fromisoformat(each.at) >= begin
     ]
-    return reckon(facts, now, judged)
+    return reckon(facts, now, judged, () if wanted else _controllers(facts, now))
+
+
+def _controllers(facts: "list[RunFacts]", now: "datetime.datetime") -> "list[CostLine]":
+    """SkyPilot's own machines, where it has anything to do with these runs."""
+    import datetime
+
+    from launcher.ledger import home
+    from launcher.runs import LOCAL
+
+    about = [(run, each) for run in facts for each in run.records if each.kind == "run"]
+    there = [(run, record) for run, record in about if record.facts.get("infra", LOCAL) != LOCAL]
+    if not there:
+        return []
+    from launcher import managed
+
+    launched = max(datetime.datetime.fromisoformat(record.at) for _, record in there)
+    return managed.controllers(home(), now, launched=launched, live=any(run.alive for run, _ in there))
 
 
 def say_damage(ledger: "Ledger") -> None:

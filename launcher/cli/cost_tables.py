@@ -60,7 +60,7 @@ def show(found: "CostReport", *, every: bool) -> None:
     if len(found.runs) <= _DETAILED and not every:
         for run in found.runs:
             show_run(run)
-        _say_judging(found)
+        _say_others(found)
         _say_budgets(found)
         return
     from launcher.cli.tables import Column, dollars, fitted
@@ -88,7 +88,7 @@ def show(found: "CostReport", *, every: bool) -> None:
         "lost to preemption": [run.usd_lost_to_preemption for run in found.runs],
     }
     screen.print(f"{len(found.runs)} runs: " + ", ".join(f"{name} {_summed(each)}" for name, each in figures.items()))
-    _say_judging(found)
+    _say_others(found)
     _say_budgets(found)
 
 
@@ -104,12 +104,18 @@ def _summed(amounts: list[float | None]) -> str:
     return dollars(total(known)) + of
 
 
-def _say_judging(found: "CostReport") -> None:
-    """Judges belong to the total and to no run's machines."""
+def _say_others(found: "CostReport") -> None:
+    """Judges and SkyPilot's controllers belong to the total and to no run's machines."""
     from launcher.cli.tables import dollars
+    from launcher.lines import total
 
-    if any(line.what == "judge" for line in found.lines):
-        click.echo(f"judges of evaluations: {dollars(found.usd_judging)}; with them spent {dollars(found.usd_spent)}")
+    said = False
+    for what, name in (("judge", "judges of evaluations"), ("controller", "SkyPilot's controllers")):
+        if lines := [line for line in found.lines if line.what == what]:
+            click.echo(f"{name}: {dollars(total(line.usd for line in lines))} ({lines[0].price_source})")
+            said = True
+    if said:
+        click.echo(f"with them spent {dollars(found.usd_spent)}")
 
 
 def _say_budgets(found: "CostReport") -> None:
@@ -165,7 +171,7 @@ def show_run(run: "RunCost") -> None:
     parts = _parts(run)
     lines = (
         ("spent", run.usd_spent, f"{run.hours:.2f} hours; price: {run.price_source}"),
-        *(("  " + name, usd, "") for name, usd in parts),
+        *(("  " + name, usd, source and f"estimated; {source}") for name, usd, source in parts),
         ("the same hours on demand", run.usd_on_demand, f"at {dollars(run.on_demand_usd_per_hour)} an hour"),
         ("an uninterrupted on-demand run", run.usd_uninterrupted_on_demand, "without restarts and work done again"),
         ("saved", run.usd_saved, "against the uninterrupted on-demand run"),
@@ -180,16 +186,17 @@ def show_run(run: "RunCost") -> None:
     screen.print(totals)
 
 
-def _parts(run: "RunCost") -> list[tuple[str, float | None]]:
-    """Spent, by what it went on."""
+def _parts(run: "RunCost") -> list[tuple[str, float | None, str]]:
+    """Spent, by what it went on; where an amount is estimated, by which prices."""
     from launcher.lines import total
     from launcher.report import compute_lines
 
     lines = compute_lines(run)
     names = {"work": "work kept", "starting up": "starting up", "done again": "work done again",
              "late detection": "gone before it was noticed"}  # fmt: skip
-    return [
-        (shown, total(line.usd for line in lines if line.part == part))
-        for part, shown in names.items()
-        if any(line.part == part for line in lines)
+    found = [(shown, [line for line in lines if line.part == part], "") for part, shown in names.items()]
+    found += [
+        (shown, each := [line for line in run.upkeep if line.what == what], each[0].price_source if each else "")
+        for what, shown in (("storage", "checkpoints kept"), ("egress", "checkpoints carried"))
     ]
+    return [(shown, total(line.usd for line in each), source) for shown, each, source in found if each]
