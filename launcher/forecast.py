@@ -5,6 +5,7 @@ preemption, at the most that over the run's goodput so far, as if the hours to c
 """
 
 import datetime
+from collections.abc import Mapping
 from typing import Literal
 
 import msgspec
@@ -14,6 +15,8 @@ from launcher.machines import time_of
 from launcher.report import CostReport, RunCost
 
 WARN_AT = 0.8
+GOING = ("queued", "starting", "running", "recovering")
+"""States of a run that may still spend."""
 _LEAST_GOODPUT = 0.25
 """A run that has just begun shows no goodput to speak of."""
 
@@ -65,9 +68,8 @@ def forecast(report: CostReport, budgets: Budgets) -> Forecast:
     """Over the runs of `report` that go on, and the month over all of its lines."""
     now = time_of(report.generated_at)
     month = f"{now:%Y-%m}"
-    days = grouped([line for line in report.lines if not line.simulated], "day", now)
-    so_far = total(day.usd for day in days if day.key.startswith(month))
-    runs = [_run(run, now) for run in report.runs if run.state == "running"]
+    so_far = _this_month(report)
+    runs = [_run(run, now) for run in report.runs if run.state in GOING]
     paid = [run for run in runs if not run.simulated]
     month_end = None
     if so_far is not None and all(run.usd_at_month_end is not None for run in paid):
@@ -84,11 +86,28 @@ def forecast(report: CostReport, budgets: Budgets) -> Forecast:
     )
 
 
+def left_this_month(report: CostReport, month_usd: float, promised: Mapping[str, float]) -> float | None:
+    """Of the month's budget, less what every run that goes on may still spend by the budget it was `promised`; None
+    where what was spent is not known."""
+    so_far = _this_month(report)
+    if so_far is None:
+        return None
+    spent = {run.run_id: run.usd_spent or 0.0 for run in report.runs}
+    return cents(month_usd - so_far - sum(max(0.0, usd - spent.get(run, 0.0)) for run, usd in promised.items()))
+
+
+def _this_month(report: CostReport) -> float | None:
+    """Spent in it so far by everything that is not simulated."""
+    now = time_of(report.generated_at)
+    days = grouped([line for line in report.lines if not line.simulated], "day", now)
+    return total(day.usd for day in days if day.key.startswith(f"{now:%Y-%m}"))
+
+
 def warnings(report: CostReport, budgets: Budgets, this_month: float | None, month: str) -> list[str]:
     """A sentence for each budget that is used up to four fifths or more."""
     said = []
     for run in report.runs:
-        if run.state == "running" and budgets.run_usd and run.usd_spent is not None:
+        if run.state in GOING and budgets.run_usd and run.usd_spent is not None:
             said += _warning(f"{run.run_id} has", run.usd_spent, budgets.run_usd, "the budget of a run")
     if budgets.month_usd and this_month is not None:
         said += _warning(f"everything in {month} has", this_month, budgets.month_usd, "the month's budget")

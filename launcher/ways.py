@@ -149,7 +149,8 @@ def ways(recipe: Recipe, offers: Sequence[Offer], known: dict[Kind, Measured], a
 
 
 def simulate(recipe: Recipe, group: Sequence[Offer], pace: Speed, ask: Ask) -> Way:
-    """One way: the policy through many markets, for the fast, likely and slow hours of its work."""
+    """One way: the policy through many markets, for the fast, likely and slow hours of its work. Raises OfferError
+    where it cannot be done in time."""
     offers = sorted((o for o in group if o.spot == ask.spot), key=lambda o: (o.usd_per_hour, o.place))[:MOST_ZONES]
     demand = min((o.usd_per_hour for o in group if not o.spot), default=None)
     nodes = recipe.machine.nodes
@@ -170,6 +171,11 @@ def simulate(recipe: Recipe, group: Sequence[Offer], pace: Speed, ask: Ask) -> W
         for at in range(RUNS):
             where = _market(offers, demand, deadline, ask, at)
             runs.append(replay(OURS, _policy(), where, msgspec.structs.replace(job, start_tick=_start(where, job, at))))
+    if not runs:
+        raise OfferError(
+            f"The deadline of {ask.deadline_hours:.1f} hours cannot be met: {offers[0].accelerator}:"
+            f"{offers[0].accelerator_count} in {offers[0].cloud} takes at least {pace.hours[0]:.1f} even on demand."
+        )
     extra = [costs.storage_usd(run.finished_hours or 0.0) for run in runs]
     dollars = [run.usd * nodes + usd for run, usd in zip(runs, extra, strict=True)]
     possible = len(runs) / (len(pace.hours) * (RUNS if ask.spot else 1))

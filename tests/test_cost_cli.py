@@ -236,6 +236,41 @@ def test_a_forecast_says_what_a_run_will_have_cost_and_warns_at_four_fifths_of_a
     assert forecast(report, Budgets(run_usd=26.0)).warnings == []
 
 
+def test_a_new_run_may_cost_what_its_budget_and_the_month_leave(home: Home) -> None:
+    from launcher.budgets import allowed
+    from launcher.errors import RunError
+    from launcher.ledger import Ledger
+    from tests.ledgers import T
+
+    home.two_machines()  # $32.06
+    config, ledger = home.folder / "config.toml", Ledger(home.folder)
+    now = T.replace(hour=23)
+    assert allowed(7.0, ledger, now) == 7.0
+    config.write_text('[budgets]\nrun_usd = 20\nmonth_usd = 100\nat_limit = "stop"\n')
+    assert (allowed(None, ledger, now), allowed(7.0, ledger, now)) == (20.0, 7.0)
+    config.write_text('[budgets]\nmonth_usd = 100\nat_limit = "stop"\n')
+    assert allowed(None, ledger, now) == 67.94
+    config.write_text('[budgets]\nmonth_usd = 30\nat_limit = "stop"\n')
+    with pytest.raises(RunError, match=r"budget of \$30\.00 is spent"):
+        allowed(None, ledger, now)
+    assert allowed(None, ledger, now.replace(month=12)) == 30.0
+    config.write_text("[budgets]\nmonth_usd = 30\n")
+    assert allowed(None, ledger, now) is None
+
+
+def test_what_runs_that_go_on_were_promised_is_not_given_away_twice(home: Home) -> None:
+    from launcher import runs
+    from launcher.forecast import left_this_month
+    from launcher.ledger import Ledger
+    from launcher.report import cost
+    from tests.ledgers import T
+
+    home.two_machines()
+    report = cost([runs.facts(each) for each in Ledger(home.folder).runs().values()], T.replace(hour=23))
+    assert left_this_month(report, 100.0, {RUN: 50.0}) == 50.0  # 67.94 less the 17.94 it may still spend
+    assert left_this_month(report, 100.0, {RUN: 10.0}) == 67.94
+
+
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [

@@ -10,7 +10,7 @@ from launcher.ledger import Record
 from launcher.machines import RunFacts
 from launcher.recipe import Recipe, load
 from launcher.speed import measured, speed
-from launcher.ways import Ask, priced, ways
+from launcher.ways import Ask, priced, simulate, ways
 from market.offers import Offer
 
 
@@ -48,6 +48,14 @@ def test_the_same_seed_gives_the_same_plan_and_another_seed_another() -> None:
     assert first == again
     assert first[0].usd != other[0].usd
     assert first[0].usd.p10 <= first[0].usd.expected <= first[0].usd.p90
+
+
+def test_a_way_that_cannot_be_done_in_time_is_one_sentence() -> None:
+    recipe = load("vicuna-7b").recipe
+    pace = speed(recipe, PUBLISHED[0], {})
+    assert pace is not None
+    with pytest.raises(OfferError, match=r"deadline of 2\.0 hours cannot be met: A100-80GB:8 in gcp takes at least"):
+        simulate(recipe, PUBLISHED, pace, Ask(deadline_hours=2.0))
 
 
 def test_machines_are_ranked_by_the_whole_job_not_by_the_hour() -> None:

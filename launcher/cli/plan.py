@@ -130,7 +130,9 @@ def chosen_line(way: "Way") -> str:
     )
 
 
-def show_simulated(recipe: "Recipe", offers: "Sequence[Offer]", on_demand: "Offer | None") -> None:
+def show_simulated(
+    recipe: "Recipe", offers: "Sequence[Offer]", on_demand: "Offer | None", deadline_hours: float | None
+) -> None:
     """The line of the first offer's kind of machine, to standard error; nothing where hours cannot be reckoned."""
     from launcher.speed import speed
     from launcher.ways import Ask, simulate
@@ -139,7 +141,8 @@ def show_simulated(recipe: "Recipe", offers: "Sequence[Offer]", on_demand: "Offe
     group = [o for o in offers if (o.cloud, o.accelerator) == (first.cloud, first.accelerator)]
     pace = speed(recipe, first, earlier_runs())
     if pace is not None:
-        way = simulate(recipe, [*group, *([on_demand] if on_demand else [])], pace, Ask(spot=first.spot))
+        ask = Ask(spot=first.spot, deadline_hours=deadline_hours)
+        way = simulate(recipe, [*group, *([on_demand] if on_demand else [])], pace, ask)
         click.echo(f"chosen: {chosen_line(way)}; simulated {way.runs} times, seed {way.seed}", err=True)
 
 

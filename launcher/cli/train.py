@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from launcher.launch import Prepared, Wishes
     from launcher.ledger import Ledger
     from launcher.plan import Plan
+    from launcher.recipe import NamedRecipe
     from market.offers import Offer
 
 
@@ -67,10 +68,11 @@ def train(
     """
     import datetime
 
+    import msgspec
+
     from launcher import launch
-    from launcher.cli.plan import show_simulated
+    from launcher.budgets import allowed
     from launcher.ledger import Ledger, home
-    from launcher.recipe import DEFAULT, DEFAULT_LOCAL, load
     from launcher.runs import LOCAL
 
     ledger = Ledger(home())
@@ -84,21 +86,18 @@ def train(
         return
     if mean_life is not None:
         changes = (*changes, f"local.mean_life_seconds={_seconds(mean_life, '--mean-life')}")
-    if data_file is not None:
-        from launcher.cli.data import for_training
-
-        changes = (*changes, f"data.conversations={for_training(data_file, yes=yes)}")
-    named = load(recipe or (DEFAULT_LOCAL if infra == LOCAL else DEFAULT), changes)
-    run_id = name or launch.new_run_id(named.name, datetime.datetime.now(datetime.UTC))
+    named = _named(recipe, changes, data_file, local=infra == LOCAL, yes=yes)
+    now = datetime.datetime.now(datetime.UTC)
+    run_id = name or launch.new_run_id(named.name, now)
     steered, clouds = (False, None) if infra == LOCAL else _ask_server()
+    if steered:
+        wishes = msgspec.structs.replace(wishes, budget_usd=allowed(budget, ledger, now))
     prepared = launch.prepare(
         named, spot=spot, infra=infra, zones=zones, max_price=max_price, run_id=run_id,
         wishes=wishes if steered else None, clouds=clouds,
     )  # fmt: skip
     if not as_json:
-        _show_plan(prepared.plan, prepared.named.name)
-    if infra != LOCAL and not as_json and not dry_run:
-        show_simulated(named.recipe, prepared.plan.offers, prepared.plan.on_demand)
+        _show_plan(prepared, wishes.deadline_hours, simulated=not dry_run)
     if clouds is not None and not steered:
         click.echo(launch.WITHOUT_PLUGIN, err=True)
     if dry_run:
@@ -109,13 +108,21 @@ def train(
     held = launch.check_inputs(named, prepared.store)
     if not as_json:
         click.echo(f"{named.recipe.data.conversations}: {held}", err=True)
-    if infra != LOCAL:
-        _launch_there(prepared, ledger, yes=yes, detach=detach, as_json=as_json)
-        return
-    if not as_json:
-        click.echo(f"run {run_id}, checkpoints in {prepared.store}/{run_id}; no money is spent", err=True)
-    launch.record(prepared, ledger)
-    _follow(run_id, ledger, detach=detach, as_json=as_json)
+    start = _launch_here if infra == LOCAL else _launch_there
+    start(prepared, ledger, yes=yes, detach=detach, as_json=as_json)
+
+
+def _named(
+    recipe: str | None, changes: tuple[str, ...], data_file: str | None, *, local: bool, yes: bool
+) -> "NamedRecipe":
+    """The recipe with what was asked to be different."""
+    from launcher.recipe import DEFAULT, DEFAULT_LOCAL, load
+
+    if data_file is not None:
+        from launcher.cli.data import for_training
+
+        changes = (*changes, f"data.conversations={for_training(data_file, yes=yes)}")
+    return load(recipe or (DEFAULT_LOCAL if local else DEFAULT), changes)
 
 
 def _ask_server() -> tuple[bool, list[str] | None]:
@@ -126,6 +133,17 @@ def _ask_server() -> tuple[bool, list[str] | None]:
     if skypilot.missing() or not skypilot.answers():
         return False, None
     return skypilot.has_plugin(), skypilot.enabled_clouds()
+
+
+def _launch_here(prepared: "Prepared", ledger: "Ledger", *, yes: bool, detach: bool, as_json: bool) -> None:
+    """On this machine, where nothing is to be agreed to."""
+    from launcher import launch
+
+    if not as_json:
+        where = f"{prepared.store}/{prepared.run_id}"
+        click.echo(f"run {prepared.run_id}, checkpoints in {where}; no money is spent", err=True)
+    launch.record(prepared, ledger)
+    _follow(prepared.run_id, ledger, detach=detach, as_json=as_json)
 
 
 def _launch_there(prepared: "Prepared", ledger: "Ledger", *, yes: bool, detach: bool, as_json: bool) -> None:
@@ -222,12 +240,16 @@ def offers_table(title: str, offers: "Sequence[Offer]") -> "Table":
     return table
 
 
-def _show_plan(plan: "Plan", name: str) -> None:
-    """To standard error, so that --dry-run's output is the task alone."""
+def _show_plan(prepared: "Prepared", deadline_hours: float | None, *, simulated: bool) -> None:
+    """To standard error, so that --dry-run's output is the task alone; in a cloud with the simulated ways."""
     from rich.console import Console
 
+    from launcher.cli.plan import show_simulated
+    from launcher.runs import LOCAL
+
+    plan = prepared.plan
     console = Console(file=sys.stderr, highlight=False)
-    console.print(offers_table(f"{name}: where it may run, cheapest first", plan.offers))
+    console.print(offers_table(f"{prepared.named.name}: where it may run, cheapest first", plan.offers))
     for title, estimate in (("expected", plan.estimate), ("on demand", plan.on_demand_estimate)):
         if estimate is not None:
             usd, hours = estimate.usd, estimate.hours
@@ -237,6 +259,8 @@ def _show_plan(plan: "Plan", name: str) -> None:
         console.print(f"on demand the cheapest is ${beside.usd_per_hour:.2f} an hour in {beside.place}")
     for assumption in plan.assumptions:
         console.print(f"assumed: {assumption}")
+    if simulated and prepared.infra != LOCAL:
+        show_simulated(prepared.named.recipe, plan.offers, plan.on_demand, deadline_hours)
 
 
 def _dollars(plan: "Plan") -> str:
