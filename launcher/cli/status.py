@@ -29,7 +29,7 @@ def status(run: str | None, watch: bool, every: bool, store: str | None, as_json
     if watch:
         from launcher.cli.watch import follow
 
-        follow(run)
+        follow(run, store)
         return
     report, older = look(run, every=every, store=store)
     if as_json:
