@@ -83,3 +83,13 @@ def test_a_plan_as_json_names_prices_and_assumptions(tmp_path: Path) -> None:
     assert way["chance_in_time"] == 1.0
     assert way["price_source"]
     assert way["assumptions"]
+
+
+def test_places_of_the_recipe_are_planned_with_and_listed(tmp_path: Path) -> None:
+    own = '[[machine.places]]\ninfra = "slurm/lab/preemptible"\nusd_per_hour = 1.5\nspot = true\n\n[train]'
+    recipe = tmp_path / "lab.toml"
+    recipe.write_text(Path("recipes/vicuna-7b.toml").read_text().replace("[train]", own))
+    planned = vlaunch("plan", str(recipe), "--infra", "slurm", "--json", home=tmp_path)
+    assert {way["cloud"] for way in json.loads(planned.stdout)["ways"]} == {"slurm"}
+    listed = vlaunch("market", "offers", "--recipe", str(recipe), "--cloud", "slurm", "--json", home=tmp_path)
+    assert {offer["usd_per_hour"] for offer in json.loads(listed.stdout)["offers"]} == {1.5}

@@ -181,12 +181,14 @@ def offers(
     """Machines on offer: by dollars an hour, or with --recipe by dollars for the whole job."""
     import msgspec
 
+    from launcher.plan import own_offers
     from launcher.recipe import load, parse_accelerator
     from launcher.ways import Job, priced
     from market import prices
     from market.offers import select
 
-    every = prices.offers()
+    job_of = load(recipe).recipe if recipe is not None else None
+    every = [*(own_offers(job_of) if job_of else ()), *prices.offers()]
     try:
         kinds = [parse_accelerator(each) for each in wanted]
     except ValueError as failure:
@@ -194,10 +196,10 @@ def offers(
     kinds = kinds or sorted({(offer.accelerator, offer.accelerator_count) for offer in every})
     found = select(every, accelerators=kinds, spot=spot, infra=cloud, suspicious=suspicious)
     jobs: list[Job | None] = [None] * len(found)
-    if recipe is not None:
+    if job_of is not None:
         from launcher.cli.plan import earlier_runs
 
-        ranked = priced(load(recipe).recipe, found, earlier_runs())
+        ranked = priced(job_of, found, earlier_runs())
         found, jobs = [offer for offer, _ in ranked], [job for _, job in ranked]
     if as_json:
         rows = [

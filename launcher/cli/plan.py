@@ -69,16 +69,17 @@ def plan(
 
 
 def candidates(recipe: "Recipe", infra: str | None, *, any_accelerator: bool) -> "list[Offer]":
-    """Offers, spot and on demand, of the recipe's accelerators or of all whose speed is known."""
+    """Offers, spot and on demand, of the recipe's accelerators or of all whose speed is known; with the recipe's own
+    places."""
     from launcher.errors import RecipeError
-    from launcher.plan import accelerators
+    from launcher.plan import accelerators, own_offers
     from launcher.speed import PEAK_TFLOPS
     from market import prices
     from market.offers import select
 
     if not recipe.machine.accelerators:
         raise RecipeError("The recipe asks for no accelerator; it is made for --infra local, which costs nothing.")
-    every = prices.offers()
+    every = [*own_offers(recipe), *prices.offers()]
     wanted = accelerators(recipe)
     if any_accelerator:
         wanted = sorted({(o.accelerator, o.accelerator_count) for o in every if o.accelerator in PEAK_TFLOPS})
