@@ -43,7 +43,7 @@ def bucket_of(run: RunFacts) -> Bucket | None:
 def upkeep(run: RunFacts, had: list[Machine], now: datetime.datetime) -> list[CostLine]:
     """The lines of a run; none under half a cent."""
     bucket = bucket_of(run)
-    saves = [event for event in run.events if event["event"] == "save_committed"]
+    saves = _saves(run) if bucket else []
     if bucket is None or not saves:
         return []
     lines = [_storage(run, bucket, saves, now)]
@@ -54,7 +54,7 @@ def upkeep(run: RunFacts, had: list[Machine], now: datetime.datetime) -> list[Co
 def notes(run: RunFacts, had: list[Machine]) -> list[str]:
     """What the lines leave out, and what goes on costing after the run."""
     bucket = bucket_of(run)
-    saves = [event for event in run.events if event["event"] == "save_committed"]
+    saves = _saves(run) if bucket else []
     if bucket is None or not saves:
         return []
     found = []
@@ -69,6 +69,10 @@ def notes(run: RunFacts, had: list[Machine]) -> list[str]:
     if unknown:
         found.append(f"traffic between {', '.join(sorted(unknown))} and {bucket.place} has no known price, not counted")
     return found
+
+
+def _saves(run: RunFacts) -> list[Facts]:
+    return [event for event in run.events if event["event"] == "save_committed"]
 
 
 def _storage(run: RunFacts, bucket: Bucket, saves: list[Facts], now: datetime.datetime) -> CostLine:

@@ -158,14 +158,13 @@ def _controllers(facts: "list[RunFacts]", now: "datetime.datetime") -> "list[Cos
     from launcher.ledger import home
     from launcher.runs import LOCAL
 
-    about = [(run, each) for run in facts for each in run.records if each.kind == "run"]
-    there = [(run, record) for run, record in about if record.facts.get("infra", LOCAL) != LOCAL]
+    there = [run for run in facts if run.records[0].facts.get("infra", LOCAL) != LOCAL]
     if not there:
         return []
     from launcher import managed
 
-    launched = max(datetime.datetime.fromisoformat(record.at) for _, record in there)
-    return managed.controllers(home(), now, launched=launched, live=any(run.alive for run, _ in there))
+    launched = datetime.datetime.fromisoformat(max(run.records[0].at for run in there))
+    return managed.controllers(home(), now, launched=launched, live=any(run.alive for run in there))
 
 
 def say_damage(ledger: "Ledger") -> None:
