@@ -96,6 +96,7 @@ def test_bad_input_ends_with_one_sentence_and_code_1(person: Person, arguments: 
     ("arguments", "sentence"),
     [
         (("tarin",), "There is no command 'tarin'. Did you mean 'train'?"),
+        (("cost", "raport"), "There is no command 'raport'. Did you mean 'report'?"),
         (("train", "--sport"), "No such option: --sport"),
         (("train", "--resume", "x", "--dry-run"), "--resume goes on with the run as it was launched"),
         ((*HERE, "--mean-life", "soon"), "'soon' is not a time; write 60s, 2m or 1h."),

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from launcher.cli import Group
 from launcher.cli.completion import run_ids
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from launcher.report import CostReport
 
 
-@click.group()
+@click.group(cls=Group)
 def cost() -> None:
     """What runs cost."""
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from launcher.cli import data_sets
+from launcher.cli import Group, data_sets
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from conversations.sources import Source
 
 
-@click.group()
+@click.group(cls=Group)
 def data() -> None:
     """Raw chats to training conversations."""
 

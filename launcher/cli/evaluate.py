@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING
 
 import click
 
+from launcher.cli import Group
+
 if TYPE_CHECKING:
     from evaluation.records import Mode
 
 
-@click.group()
+@click.group(cls=Group)
 def evaluate() -> None:
     """Is the model good? Answers, a judge, and scores one can trust."""
 

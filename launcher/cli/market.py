@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from launcher.cli import Group
+
 if TYPE_CHECKING:
     from launcher.ways import Job
     from market.availability import Market
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
     from market.traces import Reading
 
 
-@click.group()
+@click.group(cls=Group)
 def market() -> None:
     """What compute costs, and what policies make of recorded markets."""
 

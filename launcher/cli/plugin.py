@@ -2,8 +2,10 @@
 
 import click
 
+from launcher.cli import Group
 
-@click.group()
+
+@click.group(cls=Group)
 def plugin() -> None:
     """vlaunch's recovery strategy in SkyPilot's server. Run these on the machine of the API server, as its user."""
 
