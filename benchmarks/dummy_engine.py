@@ -139,7 +139,9 @@ def main() -> None:
     for path in ("/health", "/version", "/", "/server_info", "/model_info", "/get_model_info", "/get_server_info"):
         app.router.add_get(path, dummy.well)
     uvloop.install()
-    web.run_app(app, host="127.0.0.1", port=arguments.port, access_log=None, print=None, handler_cancellation=True)
+    # A thousand streams begin at once; connections beyond the backlog are only tried again a second later.
+    quiet = {"access_log": None, "print": None}
+    web.run_app(app, host="127.0.0.1", port=arguments.port, backlog=4096, handler_cancellation=True, **quiet)
 
 
 if __name__ == "__main__":

@@ -5,12 +5,12 @@ whole. For a demonstration: any OpenAI client does the same.
 import http.client
 import itertools
 import json
-import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 
 from launcher.errors import RunError
+from launcher.local_gateway import measured
 from launcher.serve_local import LocalService
 
 MAX_TOKENS = 48
@@ -51,9 +51,10 @@ class Asking:
             asker.start()
         for asker in askers:
             asker.join()
+        moved = measured(self.service.port, "vlaunch_failovers_total").total()
         self.say(
             f"{self.whole} answers came whole and {self.broken} did not, while {self.service.preemptions} replicas "
-            f"were taken away; {_moved(self.service.port)} went on at another replica in the middle; "
+            f"were taken away; {moved} went on at another replica in the middle; "
             f"{self.again} times none was ready and the question was asked again"
         )
         self.service.stop()
@@ -120,16 +121,3 @@ def _stream(port: int, model: str, question: str) -> Iterator[str]:
     finally:
         connection.close()
     raise ValueError("the stream ended without its end")
-
-
-def _moved(port: int) -> int:
-    """How many answers the gateway has carried from one worker to another."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=_ANSWER_SECONDS)
-    try:
-        connection.request("GET", "/metrics")
-        text = connection.getresponse().read().decode()
-    except (OSError, http.client.HTTPException):
-        return 0
-    finally:
-        connection.close()
-    return sum(int(float(number)) for number in re.findall(r"^vlaunch_failovers_total\{.*\} (\S+)$", text, re.M))

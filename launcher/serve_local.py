@@ -1,17 +1,13 @@
 """The embedded default of serving: a gateway and replicas on this machine, under the same simulated spot market that
-trains here. Replicas that are taken away are replaced; a new version replaces them one at a time.
+trains here. Replicas that are taken away are replaced; a new version replaces them one at a time; between their least
+and most number they come and go by what the gateway has to do.
 
 It runs the very text of a service, and knows nothing of what a request is.
 """
 
 import contextlib
 import copy
-import http.client
 import os
-import signal
-import socket
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -25,13 +21,16 @@ import yaml
 from launcher.errors import RunError
 from launcher.ledger import Ledger
 from launcher.local import Fate, Machine, fates, kill_all, locked
+from launcher.local_gateway import LocalGateway, answers, free_port, measured
 from launcher.recipe import LocalConfig
+from launcher.serve_scale import Scaling
+from launcher.serve_spec import ReplicasConfig
 from market.offers import Offer
 
 _LOOK_SECONDS = 0.1
 _CRASHES = 2
 """So many replicas in a row that end by themselves without having been ready end the service."""
-_GATEWAY_SECONDS = 30.0
+_SCALE_SECONDS = 1.0
 
 
 class Version(msgspec.Struct, frozen=True, kw_only=True):
@@ -78,7 +77,7 @@ class LocalService:
         versions: dict[str, str],
         offers: list[Offer],
         on_demand: Offer,
-        counts: tuple[int, int],
+        replicas: ReplicasConfig,
         config: LocalConfig,
         folder: Path,
         ledger: Ledger,
@@ -86,11 +85,10 @@ class LocalService:
         *,
         token: str,
         port: int,
+        spot: bool = True,
         gateway_arguments: Sequence[str] = (),
-        ready_within_seconds: float,
     ) -> None:
-        """`versions` is the text of each model's service; `counts` how many replicas each model has, and how many of
-        them are on demand."""
+        """`versions` is the text of each model's service."""
         self.service = service
         self.offers = offers
         self.on_demand = on_demand
@@ -100,11 +98,21 @@ class LocalService:
         self.say = say
         self.token = token
         self.port = port
-        self.gateway_arguments = gateway_arguments
-        self.ready_within_seconds = ready_within_seconds
+        self.spot = spot
+        self.gateway = LocalGateway(
+            f"{service}/gateway",
+            token,
+            port,
+            gateway_arguments,
+            lambda line: self._hear(f"[gateway] {line}", quiet=True),
+        )
         self.wanted = {model: Version(number=1, model=model, text=text) for model, text in versions.items()}
-        self.counts = counts
-        self.replicas = [Replica(model, index, index < counts[1]) for model in versions for index in range(counts[0])]
+        self.bounds = replicas
+        self.count = dict.fromkeys(versions, replicas.min)
+        """How many replicas each model is to have now."""
+        self.replicas = [
+            Replica(model, index, self._stays(index)) for model in versions for index in range(replicas.min)
+        ]
         self.number = 0
         """Of the newest machine."""
         self.preemptions = 0
@@ -113,13 +121,13 @@ class LocalService:
         self._stops = 0
         self._fates = fates(config)
         self._crashes = 0
-        self._gateway: subprocess.Popen[str] | None = None
+        self._scalings = {model: scaling(replicas) for model in versions}
+        self._scaled_at = 0.0
         self._lines = threading.Lock()
         self._last: list[str] = []
 
-    @property
-    def address(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+    def _stays(self, index: int) -> bool:
+        return not self.spot or index < self.bounds.on_demand_base
 
     @property
     def stopping(self) -> bool:
@@ -150,13 +158,14 @@ class LocalService:
 
     def _tick(self) -> None:
         """Look at everything once."""
-        if self._gateway is None or self._gateway.poll() is not None:
+        if not self.gateway.running:
             self._hear("[gateway] ended; starting it again")
             self._start_gateway()
         self._read_versions()
         for replica in list(self.replicas):
             self._look(replica)
         self._roll()
+        self._scale(time.monotonic())
         whole = all(replica.ready and replica.leaving_until is None for replica in self.replicas)
         self.market_is_done = whole and self.preemptions >= self.config.max_preemptions
 
@@ -177,15 +186,15 @@ class LocalService:
             self._count_crash(replica)
         elif now >= replica.end:
             self._preempt(replica, now)
-        elif not replica.ready and _answers(replica.ready_port):
+        elif not replica.ready and answers(replica.ready_port):
             replica.ready, self._crashes = True, 0
             self.ledger.append("machine_ready", self.service, machine=replica.number)
             # A life counts from here: a machine that is taken while its engine loads shows nothing.
             life = replica.fate.life_seconds
             replica.end = float("inf") if life is None else now + life
             self._hear(f"[{self._name(replica)}] ready after {now - replica.began:.0f} s")
-        elif not replica.ready and now > replica.began + self.ready_within_seconds:
-            self._end(replica, f"not ready within {self.ready_within_seconds:g} s", preempted=False)
+        elif not replica.ready and now > replica.began + self.bounds.ready_within_seconds:
+            self._end(replica, f"not ready within {self.bounds.ready_within_seconds:g} s", preempted=False)
             self._count_crash(replica)
 
     def _fill(self, replica: Replica, now: float) -> None:
@@ -203,13 +212,13 @@ class LocalService:
         task = copy.deepcopy(yaml.safe_load(version.text))
         replica.ready_port = free_port()
         task["envs"] |= {
-            "VLAUNCH_GATEWAY": self.address,
+            "VLAUNCH_GATEWAY": self.gateway.address,
             "VLAUNCH_WORKER_TOKEN": self.token,
             "VLAUNCH_ENGINE_PORT": str(free_port()),
             "VLAUNCH_READY_PORT": str(replica.ready_port),
             "HF_HUB_OFFLINE": "1",
             # Replicas of one machine share its cores.
-            "OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // self.counts[0] * len(self.wanted))),
+            "OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // self.bounds.max * len(self.wanted))),
         }
         machine = Machine(f"{self.service}/{self.number}", replica.offer, self.folder / "disks" / str(self.number))
         self.ledger.append(
@@ -260,8 +269,7 @@ class LocalService:
     def _count_crash(self, replica: Replica) -> None:
         self._crashes += 1
         if self._crashes >= _CRASHES:
-            with self._lines:
-                last = "\n".join(line for line in self._last if line.startswith(f"[{self._name(replica)}]"))
+            last = self._last_lines(self._name(replica))
             raise RunError(
                 f"{_CRASHES} replicas in a row ended before they were ready. The last one's last lines:\n{last}"
             )
@@ -273,7 +281,7 @@ class LocalService:
             old = [r for r in ours if r.machine is not None and r.version < version.number]
             if not old or any(not r.ready or r.leaving_until is not None for r in ours):
                 continue
-            if len(ours) <= self.counts[0]:
+            if len(ours) <= self.count[model]:
                 self.replicas.append(Replica(model, len(ours), old[-1].stays))
             else:
                 old[-1].retired = True
@@ -288,39 +296,42 @@ class LocalService:
                 self.wanted[version.model] = version
                 self._hear(f"[service] version {version.number} of {version.model}: replacing its replicas in turn")
 
-    def _start_gateway(self) -> None:
-        environment = {**os.environ, "VLAUNCH_MACHINE": f"{self.service}/gateway", "VLAUNCH_WORKER_TOKEN": self.token}
-        command = [sys.executable, "-m", "launcher", "gateway", "--port", str(self.port), *self.gateway_arguments]
-        gateway = subprocess.Popen(
-            command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-            text=True, errors="replace", start_new_session=True,
-        )  # fmt: skip
-        self._gateway = gateway
-        threading.Thread(target=self._pump, args=(gateway,), daemon=True).start()
-        over = time.monotonic() + _GATEWAY_SECONDS
-        while not _answers(self.port, "/health"):
-            if gateway.poll() is not None or time.monotonic() > over:
-                gateway.kill()
-                with self._lines:
-                    last = "\n".join(line for line in self._last if line.startswith("[gateway]"))
-                raise RunError(f"The gateway did not start on port {self.port}. Its last lines:\n{last}")
-            time.sleep(_LOOK_SECONDS)
-        self._hear(f"[gateway] {self.address}")
+    def _scale(self, now: float) -> None:
+        """Have as many replicas as there is work for, where the spec says how much work one takes."""
+        if now < self._scaled_at + _SCALE_SECONDS or not any(self._scalings.values()):
+            return
+        self._scaled_at = now
+        requests = measured(self.port, "vlaunch_open_requests")
+        for model, scale in self._scalings.items():
+            ours = [replica for replica in self.replicas if replica.model == model]
+            if scale is None or len(ours) != self.count[model]:
+                continue  # one is on its way out, or one more is there while versions change
+            wanted = scale.choose(now, requests[model], len(ours))
+            if wanted == len(ours):
+                continue
+            self._hear(f"[service] {requests[model]} requests of {model}: {len(ours)} replicas become {wanted}")
+            self.count[model] = wanted
+            for index in range(len(ours), wanted):
+                self.replicas.append(Replica(model, index, self._stays(index)))
+            # Those that stay, and those that are ready, go last.
+            for replica in sorted(ours, key=lambda r: (r.stays, r.ready, -r.index))[: len(ours) - wanted]:
+                replica.retired = True
+                if replica.machine is not None and replica.leaving_until is None:
+                    self._ask_to_leave(replica, "no work for it", now + self.config.grace_seconds)
 
-    def _pump(self, gateway: "subprocess.Popen[str]") -> None:
-        assert gateway.stdout is not None
-        with gateway.stdout as lines:
-            for line in lines:
-                self._hear(f"[gateway] {line.rstrip()}", quiet=True)
+    def _start_gateway(self) -> None:
+        if not self.gateway.start():
+            raise RunError(
+                f"The gateway did not start on port {self.port}. Its last lines:\n{self._last_lines('gateway')}"
+            )
+        self._hear(f"[gateway] {self.gateway.address}")
 
     def _shut(self) -> None:
         """Nothing of the service is left on this machine."""
         for replica in self.replicas:
             if replica.machine is not None:
                 self._end(replica, "stopped by a person", preempted=False)
-        if self._gateway is not None:
-            self._gateway.send_signal(signal.SIGKILL)
-            self._gateway.wait()
+        self.gateway.end()
         self._end_all()
         with contextlib.suppress(OSError):
             (self.folder / "disks").rmdir()
@@ -331,6 +342,10 @@ class LocalService:
 
     def _name(self, replica: Replica) -> str:
         return f"{replica.model} replica {replica.number}"
+
+    def _last_lines(self, who: str) -> str:
+        with self._lines:
+            return "\n".join(line for line in self._last if line.startswith(f"[{who}]"))
 
     def _hear(self, line: str, quiet: bool = False) -> None:
         """Into the log; to the person what is not `quiet`."""
@@ -353,22 +368,12 @@ def marks(service: str) -> set[str]:
     return found
 
 
-def free_port() -> int:
-    """One that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def _answers(port: int, path: str = "/ready") -> bool:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=2)
-    try:
-        connection.request("GET", path)
-        return connection.getresponse().status == 200
-    except (OSError, http.client.HTTPException):
-        return False
-    finally:
-        connection.close()
+def scaling(replicas: ReplicasConfig) -> Scaling | None:
+    """None where their number does not change."""
+    if replicas.target_requests is None or replicas.max == replicas.min:
+        return None
+    delays = replicas.upscale_delay_seconds, replicas.downscale_delay_seconds
+    return Scaling(replicas.min, replicas.max, replicas.target_requests, *delays)
 
 
 def order(folder: Path, version: Version) -> None:

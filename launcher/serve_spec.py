@@ -80,6 +80,9 @@ class ReplicasConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     target_qps: float | None = None
     """Requests a second for one replica, by which SkyServe scales between min and max."""
 
+    target_requests: float | None = None
+    """Requests under way or waiting for one replica, by which `--infra local` scales between min and max."""
+
     on_demand_base: int = 0
     """Of the replicas, how many are always on demand."""
 
@@ -97,7 +100,10 @@ class ReplicasConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         at_least(self, "ready_within_seconds", 1)
         if self.max < self.min:
             raise ValueError(f"max is {self.max}, less than min, which is {self.min}")
-        if self.max > self.min and self.target_qps is None:
+        for key in ("target_qps", "target_requests"):
+            if getattr(self, key) is not None:
+                above_zero(self, key)
+        if self.max > self.min and self.target_qps is None and self.target_requests is None:
             raise ValueError("max is above min, so target_qps must say how many requests a second a replica takes")
         if self.on_demand_base > self.min:
             raise ValueError(f"on_demand_base is {self.on_demand_base}, more than min, which is {self.min}")

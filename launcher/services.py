@@ -24,6 +24,7 @@ from launcher.runs import LOCAL
 from launcher.serve import Part, Prepared
 from launcher.serve_ask import Asking
 from launcher.serve_local import LocalService, Version, marks, order, ordered
+from launcher.serve_spec import ReplicasConfig
 from market.offers import Offer
 
 _FETCH_BYTES = 64 << 20
@@ -99,14 +100,14 @@ def run_here(service: str, ledger: Ledger, say: Callable[[str], None], questions
         texts,
         msgspec.convert(facts["offers"], list[Offer]),
         msgspec.convert(facts["on_demand"], Offer),
-        (facts["replicas"]["min"], facts["replicas"]["on_demand_base"] if facts["spot"] else facts["replicas"]["min"]),
+        msgspec.convert(facts["replicas"], ReplicasConfig),
         msgspec.convert(facts["local"], LocalConfig),
         folder,
         ledger,
         say,
         token=_token(folder),
         port=facts["port"],
-        ready_within_seconds=facts["replicas"]["ready_within_seconds"],
+        spot=facts["spot"],
     )
     listen(local.stop)
     asking = Asking(local, questions, say)

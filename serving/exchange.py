@@ -86,7 +86,7 @@ class Exchange:
                 self.mode, self.cannot_move = "whole", "its answer is more than text"
                 continue
             if isinstance(outcome, wire.Failed):
-                link.member.failed(self.gateway.clock())
+                link.member.failed(self.gateway.clock(), attempt.begun_at)
             self.tried.add(link.member)
             tries = 1 if self.answer.tokens > tokens else tries + 1
             self._go_on(outcome.reason, tries)

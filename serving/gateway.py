@@ -153,6 +153,8 @@ class Gateway:
     async def _run(self, exchange: Exchange) -> web.StreamResponse:
         """Answer, and write down how it went however it went."""
         code = "client_closed"
+        counted = self.metrics.open.labels(self._shown(exchange.asked.model))
+        counted.inc()
         try:
             response = await exchange.run()
             code = "ok" if response.status < 400 else "refused_by_engine"
@@ -167,11 +169,16 @@ class Gateway:
             # The client went away while it was being written to; there is nobody to answer.
             return exchange.response or web.Response(status=CLIENT_CLOSED)
         finally:
+            counted.dec()
             self._note(exchange, code)
+
+    def _shown(self, model: str) -> str:
+        """The model as metrics name it; what a client may write there is not theirs to keep."""
+        return model if model in self.registry.pools else "unknown"
 
     def _note(self, exchange: Exchange, code: str) -> None:
         answer, key, metrics = exchange.answer, exchange.key, self.metrics
-        model = answer.model if answer.model in self.registry.pools else "unknown"
+        model = self._shown(answer.model)
         metrics.requests.labels(model, key.name, code).inc()
         metrics.duration.labels(model, key.name).observe(self.clock() - exchange.began)
         metrics.tokens.labels(model, key.name, "prompt").inc(answer.prompt_tokens)

@@ -41,8 +41,9 @@ class Attempt:
         self.movable = True
         """Until its answer turns out not to be."""
         self.begun = False
+        """Something of the answer has come."""
         self.ended = False
-        self.heard_at = now
+        self.begun_at = self.heard_at = now
         self.unread_since = now
         self.inbox: Inbox = []
         self._wake: asyncio.Future[None] | None = None
@@ -122,7 +123,7 @@ class Link:
         if not attempt.inbox:
             attempt.unread_since = now
         if isinstance(record, wire.Text | wire.Events):
-            attempt.begun = True
+            attempt.begun = self.member.answering = True
         elif not isinstance(record, wire.Prompt):
             attempt.ended = True
         attempt.put(record)

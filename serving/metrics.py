@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
 
 from serving.pool import Registry
@@ -36,6 +36,9 @@ class Metrics:
             "vlaunch_answer_tokens_per_second", "Of one answer.", labels, registry=self.registry, buckets=SPEEDS
         )
         self.refused = Counter("vlaunch_refused_registrations", "Workers refused.", registry=self.registry)
+        self.open = Gauge(
+            "vlaunch_open_requests", "Requests that wait or are being answered.", ["model"], registry=self.registry
+        )
         self.gap = histogram("failover_gap_seconds", "From a worker's loss to the next token.")
 
     def watch(self, pools: Registry) -> None:

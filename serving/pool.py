@@ -37,6 +37,10 @@ class Member:
         self.waiting = 0
         self.tokens_per_second = 0.0
         self.failures = 0
+        """In a row."""
+        self.failed_at = float("-inf")
+        self.answering = False
+        """It has said something since it last failed."""
         self.paused_until = 0.0
         self.suspect_until = 0.0
         """It has just failed: others are asked first, though it has the fewest requests now."""
@@ -46,27 +50,30 @@ class Member:
         return self.in_flight + self.in_flight_elsewhere
 
     def ready(self, now: float) -> bool:
-        """Whether it takes requests at all. After a pause one request tries it."""
+        """Whether it takes requests at all. After a pause one request tries it, and others once that has a token."""
         if self.gone or self.leaving or not self.healthy:
             return False
         if self.failures >= FAILURES_TO_OPEN:
-            return now >= self.paused_until and self.in_flight == 0
+            return now >= self.paused_until and (self.answering or self.in_flight == 0)
         return True
 
     def free(self, now: float) -> bool:
         return self.load < self.slots and self.ready(now)
 
-    def failed(self, now: float) -> None:
-        """Many requests may fail with one machine; while it is paused they count as one failure."""
+    def failed(self, now: float, begun_at: float) -> None:
+        """A request that was begun at `begun_at` did not get on. All that were under way when a machine failed are one
+        failure of it."""
         self.suspect_until = now + FIRST_PAUSE_SECONDS
-        if now < self.paused_until:
+        if begun_at <= self.failed_at:
             return
+        self.failed_at, self.answering = now, False
         self.failures += 1
         if self.failures >= FAILURES_TO_OPEN:
             pause = FIRST_PAUSE_SECONDS * 2 ** (self.failures - FAILURES_TO_OPEN)
             self.paused_until = now + min(pause, LONGEST_PAUSE_SECONDS)
 
     def succeeded(self) -> None:
+        """An answer of it is whole."""
         self.failures = 0
         self.paused_until = self.suspect_until = 0.0
 

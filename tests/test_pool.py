@@ -136,22 +136,33 @@ def test_a_client_that_leaves_the_line_costs_no_slot() -> None:
 
 def test_a_worker_that_fails_is_paused_longer_each_time_and_tried_with_one_request() -> None:
     clock = Clock()
-    broken = member("a")
-    for _ in range(FAILURES_TO_OPEN + 20):  # many at once are one machine's failure
-        broken.failed(clock())
-    assert not broken.ready(clock())
-    clock.now = 1.0
+    broken = member("broken")
+    for moment in range(FAILURES_TO_OPEN):
+        clock.now = moment / 10
+        broken.failed(clock(), clock())
+    assert not broken.ready(clock.now + 0.99)
+    clock.now += 1.0
     assert broken.ready(clock())
     broken.in_flight = 1
-    assert not broken.ready(clock()), "a second request before the first has come back"
-    broken.failed(clock())
+    assert not broken.ready(clock()), "one request at a time tries it"
+    broken.failed(clock(), clock())
     broken.in_flight = 0
-    clock.now = 2.5
-    assert not broken.ready(clock())
-    clock.now = 3.0
-    assert broken.ready(clock())
+    assert not broken.ready(clock.now + 1.99)
+    clock.now += 2.0
+    broken.in_flight = 1
+    broken.answering = True
+    assert broken.ready(clock()), "the request that tried it has a token"
     broken.succeeded()
-    assert broken.ready(clock())
+    assert broken.failures == 0
+
+
+def test_all_that_was_under_way_when_a_machine_failed_is_one_failure() -> None:
+    machine = member("machine")
+    for _ in range(10):
+        machine.failed(now=5.0, begun_at=1.0)
+    assert machine.failures == 1
+    machine.failed(now=6.0, begun_at=5.5)
+    assert machine.failures == 2
 
 
 def test_a_worker_that_has_just_failed_is_asked_last() -> None:
@@ -160,7 +171,7 @@ def test_a_worker_that_has_just_failed_is_asked_last() -> None:
         failing, busy = member("failing", 9), member("busy", 9)
         busy.in_flight = 3
         _, pool = pool_of(failing, busy, clock=clock)
-        failing.failed(clock())
+        failing.failed(clock(), clock())
         first = await take(pool)
         clock.now = 1.0
         return [first.name, (await take(pool)).name]

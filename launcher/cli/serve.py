@@ -62,8 +62,9 @@ def serve(
 
     Without SPEC it is vicuna-7b, and with --infra local smollm2-135m, which answers on this machine.
     """
-    from launcher import serve_local, services
+    from launcher import services
     from launcher.ledger import Ledger, home
+    from launcher.local_gateway import free_port
     from launcher.runs import LOCAL
 
     ledger = Ledger(home())
@@ -88,7 +89,7 @@ def serve(
         services.update_here(update, ledger, prepared)
         click.echo(f"{update} goes over in turn; see it with: vlaunch logs {update} --follow", err=True)
         return
-    services.record(prepared, ledger, port=port or serve_local.free_port())
+    services.record(prepared, ledger, port=port or free_port())
     _keep_up(prepared.service, ledger, detach=detach, questions=questions)
 
 
