@@ -146,13 +146,7 @@ def _machines(
     refused = [journal.Journal.seconds(record.at) for record in records if record.kind == "refused"]
     ran = [each for each in paid if not any(each.begin <= at <= (each.end or at) + _TAKEN_DOWN for at in refused)]
     for number, each in enumerate(ran, start=1):
-        found.append(
-            _record(
-                run_id, "machine_started", each.begin,
-                machine=number, place=each.place, usd_per_hour=each.usd_per_hour, accelerator=each.accelerator,
-                price_source=f"{PRICE_SOURCE}, {_iso(each.begin)[:10]}", spot=each.spot,
-            )
-        )  # fmt: skip
+        found.append(started(run_id, number, each, PRICE_SOURCE))
         if each.end is None:
             continue
         inside = [event for event in events if _iso(each.begin) <= event["at"] <= _iso(each.end)]
@@ -160,8 +154,17 @@ def _machines(
         facts: dict[str, Any] = {"machine": number, "reason": reason, "preempted": preempted}
         if preempted and inside:
             facts["lost_at"] = inside[-1]["at"]
-        found.append(_record(run_id, "machine_ended", each.end, **facts))
+        found.append(record(run_id, "machine_ended", each.end, **facts))
     return found
+
+
+def started(run_id: str, number: int, paid: skypilot.Incarnation, source: str) -> Record:
+    """The record of a machine by what was paid for it; `source` is who says the price."""
+    return record(
+        run_id, "machine_started", paid.begin,
+        machine=number, place=paid.place, usd_per_hour=paid.usd_per_hour, accelerator=paid.accelerator,
+        price_source=f"{source}, {_iso(paid.begin)[:10]}", spot=paid.spot,
+    )  # fmt: skip
 
 
 def _ending(
@@ -187,7 +190,8 @@ def _by_journal(records: list[Record]) -> str:
     return str(last.facts["state"]) if last.kind == "ended" else "running, by its last sign"
 
 
-def _record(run_id: str, kind: Any, at: float, **facts: Any) -> Record:
+def record(run_id: str, kind: Any, at: float, **facts: Any) -> Record:
+    """One of the ledger's kind, of a moment in seconds since 1970."""
     return Record(kind=kind, at=_iso(at), run_id=run_id, facts=facts)
 
 

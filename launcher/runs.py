@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from checkpoints.stores import Store, StoreError, open_store
-from launcher import managed
+from launcher import managed, served
 from launcher.errors import RunError
 from launcher.ledger import Ledger, Record, Runs, home
 from launcher.local import alive
@@ -96,14 +96,27 @@ def facts(records: list[Record]) -> RunFacts:
         alive=not over and alive(folder),
         store_unread=unread,
     )
+    about = launched(records)
+    if about.get("service"):
+        return found if about["infra"] == LOCAL else _with_skyserve(found, about, folder, over=over)
     return _with_skypilot(found, folder) if _is_managed(records) else found
 
 
 def _is_managed(records: list[Record]) -> bool:
-    """Whether SkyPilot knows the rest: of a run on this machine, and of a service, the ledger has the machines."""
-    about = launched(records)
+    """Whether SkyPilot knows the rest: of a run on this machine the ledger has the machines."""
     kept_here = any(record.kind in ("machine_started", "ended") for record in records)
-    return about.get("infra", LOCAL) != LOCAL and not about.get("service") and not kept_here
+    return launched(records).get("infra", LOCAL) != LOCAL and not kept_here
+
+
+def _with_skyserve(service: RunFacts, about: dict[str, Any], folder: Path, *, over: bool) -> RunFacts:
+    now = served.look(service.run_id, [part["service"] for part in about["parts"]], folder, over=over)
+    return msgspec.structs.replace(
+        service,
+        records=[*service.records, *now.machines],
+        alive=not over,
+        state=now.state,
+        skypilot_unread=now.unread,
+    )
 
 
 def _with_skypilot(run: RunFacts, folder: Path) -> RunFacts:

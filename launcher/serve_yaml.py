@@ -10,29 +10,19 @@ from typing import Any
 
 import msgspec
 
+from launcher import machine_setup
 from launcher.serve_plan import ServePlan
 from launcher.serve_spec import ServedModel, ServeSpec
 from launcher.task_yaml import REPOSITORY_FILES
 
 TOKEN = "VLAUNCH_WORKER_TOKEN"
 """The secret a worker registers with."""
+ENVIRONMENT = "serve"
+"""What the environment of replicas and gateways is called on their machines."""
 ENGINE_PORT = 8000
 READY_PORT = 8081
 MODEL_FOLDER = "~/vlaunch-model"
 """Where weights that do not come from the hub appear on the machine."""
-
-_SETUP = """\
-# The worker beside the engine, without the launcher's clouds. A second start finds both and is done.
-set -eu
-if [ -n "${VLAUNCH_ENV:-}" ]; then exit 0; fi  # an environment that has them already
-env="$HOME/.vlaunch/env-$(sha256sum pyproject.toml | cut -c1-16)-serve"
-if [ ! -e "$env/ready" ]; then
-  command -v uv >/dev/null || python3 -m pip install --quiet uv
-  uv venv --quiet --allow-existing --seed --python 3.11 "$env"
-  uv pip install --quiet --python "$env/bin/python" -r pyproject.toml --extra serve
-  touch "$env/ready"
-fi
-"""
 
 # vLLM pins its own torch and transformers, so it never shares an environment.
 _SETUP_VLLM = """\
@@ -45,7 +35,6 @@ fi
 """
 
 _RUN = """\
-env="${{VLAUNCH_ENV:-$HOME/.vlaunch/env-$(sha256sum pyproject.toml | cut -c1-16)-serve}}"
 engine_port="${{VLAUNCH_ENGINE_PORT:-{engine_port}}}"
 exec "$env/bin/python" -m serving.replica --gateway "$VLAUNCH_GATEWAY" --model {name} \\
   --engine "http://127.0.0.1:$engine_port" --engine-model {engine_model} \\
@@ -85,9 +74,10 @@ def service(spec: ServeSpec, model: ServedModel, plan: ServePlan, launch: Launch
     # Names alone: SkyPilot takes the values from the environment of whoever launches.
     rendered["secrets"] = dict.fromkeys(sorted({TOKEN, *spec.machine.secrets}))
     gpu = bool(spec.machine.accelerators)
-    setup = _SETUP + (_SETUP_VLLM.format(requirement=shlex.quote(spec.engine.vllm)) if gpu else "")
-    rendered["setup"] = setup
-    rendered["run"] = _RUN.format(
+    what = "The worker beside the engine, without the launcher's clouds"
+    setup = machine_setup.environment(what, "serve", name=ENVIRONMENT)
+    rendered["setup"] = setup + (_SETUP_VLLM.format(requirement=shlex.quote(spec.engine.vllm)) if gpu else "")
+    rendered["run"] = machine_setup.variable(ENVIRONMENT) + _RUN.format(
         name=shlex.quote(model.name),
         engine_model=shlex.quote(model.name) if gpu else source,
         engine_port=ENGINE_PORT,

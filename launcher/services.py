@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from checkpoints.stores import open_store
-from launcher import runs, skyserve
+from launcher import runs, served, skyserve
 from launcher.errors import RecipeError, RunError
 from launcher.ledger import Ledger, home
 from launcher.local import SOURCE, alive, kill_all, listen
@@ -173,7 +173,8 @@ def check_cloud(prepared: Prepared) -> None:
     if prepared.gateway is None:
         raise RecipeError(
             "Replicas must know which gateway to dial: --gateway https://your-gateway, an address that they reach "
-            "(`vlaunch gateway` runs one). To try the same service here: vlaunch serve --spot --infra local"
+            "(`vlaunch gateway` runs one here, task_yamls/gateway.yaml one on a machine of its own). To try the same "
+            "service here: vlaunch serve --spot --infra local"
         )
     for part in prepared.parts:
         skyserve.secrets_of(part.text)
@@ -195,6 +196,8 @@ def _down_cloud(service: str, facts: dict[str, Any], ledger: Ledger) -> None:
         while skyserve.replicas(part["service"]) is not None:
             time.sleep(_LOOK_SECONDS)
     ledger.append("ended", service, state="stopped", why="taken down")
+    names = [part["service"] for part in facts["parts"]]
+    served.look(service, names, runs.folder_of(service), over=True)  # what it cost in all is kept
 
 
 def _facts_of(part: Part) -> dict[str, Any]:

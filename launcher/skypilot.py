@@ -11,7 +11,7 @@ import os
 import re
 import socket
 import urllib.parse
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,8 +52,10 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Incarnation(msgspec.Struct, frozen=True, kw_only=True):
-    """A stretch of time for which SkyPilot counts the machines of a job as paid."""
+    """A stretch of time for which SkyPilot counts the machines of a job or of a service's replica as paid."""
 
+    cluster: str = ""
+    """SkyPilot's name for them."""
     place: str
     spot: bool
     accelerator: str
@@ -176,13 +178,28 @@ def job_of(run_id: str) -> Job:
 def incarnations(run_id: str, job_ids: list[int]) -> list[Incarnation]:
     """What SkyPilot counts as paid for these jobs of a run, oldest first. A cluster that never ran is not there."""
     with _translated():
-        import sky
         from sky.jobs import utils
 
         clusters = {utils.generate_managed_job_cluster_name(run_id, job_id) for job_id in job_ids}
-        rows = [row for row in sky.get(sky.cost_report(days=3650)) if row["name"] in clusters]
-        found = [each for row in rows for each in _incarnations(row)]
-        return sorted(found, key=lambda each: each.begin)
+        return _paid(clusters.__contains__)
+
+
+def replicas_paid(services: Sequence[str]) -> list[Incarnation]:
+    """The same for all replicas of these services; none where SkyServe's controller has a machine and records of its
+    own. Raises SkyPilotError."""
+    if why := silent():
+        raise SkyPilotError(why)
+    with _translated():
+        # As sky.serve.serve_utils.generate_replica_cluster_name writes it.
+        name = re.compile(rf"(?:{'|'.join(map(re.escape, services))})-\d+")
+        return _paid(lambda cluster: name.fullmatch(cluster) is not None)
+
+
+def _paid(wanted: Callable[[str], bool]) -> list[Incarnation]:
+    import sky
+
+    rows = [row for row in sky.get(sky.cost_report(days=3650)) if wanted(row["name"])]
+    return sorted((each for row in rows for each in _incarnations(row)), key=lambda each: each.begin)
 
 
 def controllers() -> list[Incarnation]:
@@ -242,13 +259,19 @@ def _incarnations(row: dict[str, Any]) -> Iterator[Incarnation]:
     parts = (str(resources.cloud).lower(), resources.region, resources.zone)
     for begin, end in row["usage_intervals"]:
         yield Incarnation(
+            cluster=row["name"],
             place="/".join(part for part in parts if part),
             spot=bool(resources.use_spot),
-            accelerator=",".join(f"{name}:{count}" for name, count in (resources.accelerators or {}).items()),
+            accelerator=accelerator_of(resources),
             begin=float(begin),
             end=None if end is None else float(end),
             usd_per_hour=float(resources.get_cost(3600)) * row["num_nodes"],
         )
+
+
+def accelerator_of(resources: Any) -> str:
+    """`A100:8` of SkyPilot's resources; empty where they have none."""
+    return ",".join(f"{name}:{count}" for name, count in (resources.accelerators or {}).items())
 
 
 _CODES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")

@@ -13,6 +13,7 @@ import msgspec
 import yaml
 
 from launcher.errors import MissingPart, RunError
+from launcher.skypilot import accelerator_of
 
 _CODES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
@@ -21,12 +22,19 @@ class ServedReplica(msgspec.Struct, frozen=True, kw_only=True):
     """A replica as SkyServe sees it now."""
 
     number: int
+    cluster: str
+    """SkyPilot's name for its machine."""
     state: str
     """`ready`, `provisioning`, `preempted`, ...: SkyServe's own, in lower case."""
     version: int
     place: str
     """`aws/us-east-2/use2-az1`; empty before there is a machine."""
     spot: bool | None
+    accelerator: str
+    launched_at: float | None
+    """Seconds since 1970; None before there is a machine."""
+    usd_per_hour: float | None
+    """By SkyPilot's catalog."""
 
 
 def secrets_of(text: str) -> list[tuple[str, str]]:
@@ -90,10 +98,14 @@ def _replica(info: dict[str, Any]) -> ServedReplica:
     parts = () if resources is None else (str(resources.cloud).lower(), resources.region, resources.zone)
     return ServedReplica(
         number=int(info["replica_id"]),
+        cluster=str(info["name"]),
         state=info["status"].value.lower(),
         version=int(info["version"]),
         place="/".join(str(part) for part in parts if part),
         spot=None if resources is None else bool(resources.use_spot),
+        accelerator="" if resources is None else accelerator_of(resources),
+        launched_at=info["launched_at"],
+        usd_per_hour=None if resources is None else float(resources.get_cost(3600)),
     )
 
 

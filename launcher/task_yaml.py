@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 import yaml
 
+from launcher import machine_setup
 from launcher.plan import Plan
 from launcher.recipe import NamedRecipe, Recipe
 from market.offers import Offer
@@ -17,25 +18,14 @@ from train.config import INTERRUPTED
 REPOSITORY_FILES = "."
 """The workdir: the folder with train/ and checkpoints/, from which a task is launched."""
 
-_SETUP = """\
-# The trainer's libraries, not the launcher. A second start finds them and is done.
-set -eu
-if [ -n "${VLAUNCH_ENV:-}" ]; then exit 0; fi  # an environment that has them already
-env="$HOME/.vlaunch/env-$(sha256sum pyproject.toml | cut -c1-16)"
-if [ ! -e "$env/ready" ]; then
-  command -v uv >/dev/null || python3 -m pip install --quiet uv
-  uv venv --quiet --allow-existing --seed --python 3.11 "$env"
-  uv pip install --quiet --python "$env/bin/python" -r pyproject.toml --extra train
+_FLASH = """\
   if command -v nvcc >/dev/null; then
     uv pip install --quiet --python "$env/bin/python" --no-build-isolation -r pyproject.toml --extra flash \\
       || echo "flash-attn could not be built; torch's own attention is used"
   fi
-  touch "$env/ready"
-fi
 """
 
 _RUN = """\
-env="${{VLAUNCH_ENV:-$HOME/.vlaunch/env-$(sha256sum pyproject.toml | cut -c1-16)}}"
 export OMP_NUM_THREADS="${{OMP_NUM_THREADS:-{threads}}}"
 export MALLOC_MMAP_THRESHOLD_="${{MALLOC_MMAP_THRESHOLD_:-1048576}}"  # freed tensors go back to the system
 nodes="${{SKYPILOT_NUM_NODES:-1}}"
@@ -91,8 +81,9 @@ def task(named: NamedRecipe, plan: Plan, launch: Launch) -> dict[str, Any]:
     if recipe.machine.secrets:
         # Names alone: SkyPilot takes the values from the environment of whoever launches.
         rendered["secrets"] = dict.fromkeys(sorted(recipe.machine.secrets))
-    rendered["setup"] = _SETUP + _package_of(recipe)
-    rendered["run"] = _RUN.format(
+    setup = machine_setup.environment("The trainer's libraries, not the launcher", "train", more=_FLASH)
+    rendered["setup"] = setup + _package_of(recipe)
+    rendered["run"] = machine_setup.variable() + _RUN.format(
         processes=recipe.machine.processes or "$SKYPILOT_NUM_GPUS_PER_NODE",
         threads=8 if recipe.machine.accelerators else 1,
         grace=recipe.machine.grace_seconds,

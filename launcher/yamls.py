@@ -2,13 +2,13 @@
 compares.
 
 The run of a committed task is named like its recipe, and the bucket is left to be named at launch; so is the gateway
-of a committed service.
+of a committed service. A gateway's own machine is a task as well.
 """
 
 import sys
 from pathlib import Path
 
-from launcher import launch, recipe, serve, serve_spec
+from launcher import gateway_yaml, launch, recipe, serve, serve_spec, task_yaml
 from launcher.ledger import Ledger
 
 FOLDER = Path(__file__).resolve().parent.parent / "task_yamls"
@@ -22,7 +22,7 @@ def rendered() -> dict[str, str]:
         if named.recipe.machine.accelerators:
             prepared = launch.prepare(named, spot=True, infra=None, zones=(), max_price=None, run_id=name)
             texts[f"{name}.yaml"] = prepared.text
-    return texts | services()
+    return texts | services() | {"gateway.yaml": task_yaml.to_text(gateway_yaml.task(), gateway_yaml.HEADER)}
 
 
 def services() -> dict[str, str]:

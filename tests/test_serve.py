@@ -1,12 +1,12 @@
 """Specs, plans and services, and SkyPilot's own word on them. The golden files are task_yamls/*.service.yaml."""
 
-import copy
 import os
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import yaml
 
@@ -15,6 +15,8 @@ from launcher.errors import OfferError, RecipeError, RunError
 from launcher.ledger import Ledger
 from launcher.serve_spec import ReplicasConfig, ServedModel
 from market.offers import Offer
+from tests.serving_parts import parts
+from tests.sky_tasks import accepted
 
 ROOT = Path(__file__).resolve().parent.parent
 CLOUD = [n for n in recipe.names(serve_spec.FOLDERS) if serve_spec.load(n).spec.machine.accelerators]
@@ -39,30 +41,14 @@ def offer(accelerator: str, usd: float, *, zone: str = "z", spot: bool = True, c
     )  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def sky() -> Any:
-    pytest.importorskip("sky", reason="SkyPilot is not installed (the extra `cloud`)")
-    import sky
-
-    return sky
-
-
 @pytest.mark.filterwarnings("ignore")  # SkyPilot's own, at import
 @pytest.mark.parametrize("name", CLOUD)
-def test_every_committed_service_passes_skypilots_schema_task_and_service_spec(name: str, sky: Any) -> None:
+def test_every_committed_service_passes_skypilots_schema_task_and_service_spec(name: str) -> None:
+    task = accepted((ROOT / "task_yamls" / f"{name}.service.yaml").read_text(), VLAUNCH_GATEWAY="https://g")
     from sky.serve import serve_utils
-    from sky.serve.service_spec import SkyServiceSpec
-    from sky.utils import common_utils, schemas
 
-    text = (ROOT / "task_yamls" / f"{name}.service.yaml").read_text()
-    document = yaml.safe_load(text)
-    common_utils.validate_schema(document, schemas.get_task_schema(), "not a task: ")
-    spec = SkyServiceSpec.from_yaml_config(copy.deepcopy(document["service"]))
-    secrets = [(key, "x") for key in document["secrets"]]
-    task = sky.Task.from_yaml_config(
-        copy.deepcopy(document), env_overrides=[("VLAUNCH_GATEWAY", "https://g")], secrets_overrides=secrets
-    )
     serve_utils.validate_service_task(task, pool=False)
+    spec = task.service
     replicas = serve_spec.load(name).spec.replicas
     assert (spec.min_replicas, spec.max_replicas) == (replicas.min, replicas.max)
     assert spec.base_ondemand_fallback_replicas == replicas.on_demand_base
@@ -71,6 +57,30 @@ def test_every_committed_service_passes_skypilots_schema_task_and_service_spec(n
     plan = prepared(name).parts[0].plan
     assert [r.zone or r.region for r in task.resources] == [o.zone or o.region for o in plan.offers]
     assert all(resources.use_spot for resources in task.resources)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_gateways_machine_is_a_task_of_skypilots_on_demand_with_one_port_open() -> None:
+    task = accepted((ROOT / "task_yamls" / "gateway.yaml").read_text())
+    (resources,) = task.resources
+    assert (resources.use_spot, resources.ports, resources.accelerators) == (False, ["8080"], None)
+
+
+def test_what_the_gateways_machine_runs_lets_in_who_has_the_secret_alone(tmp_path: Path) -> None:
+    run = yaml.safe_load((ROOT / "task_yamls" / "gateway.yaml").read_text())["run"]
+    assert "--host 0.0.0.0 --port 8080" in run
+    script = run.replace("--host 0.0.0.0 --port 8080", "--host 127.0.0.2 --port 0")
+    variables = {**os.environ, "VLAUNCH_ENV": sys.prefix}
+    with parts(tmp_path) as serving:
+        serving.start("open", ["bash", "-c", script], variables)
+        assert serving.processes["open"].wait(60) == 1
+        assert "or set VLAUNCH_API_KEY" in serving.log("open")
+        variables |= {"VLAUNCH_API_KEY": "a-key", "VLAUNCH_WORKER_TOKEN": "a-token"}
+        serving.start("gateway", ["bash", "-c", script], variables)
+        port = serving.wait_for_log("gateway", r'"gateway listens".*"port":(\d+)').group(1)
+        for key, status in (("another", 401), ("a-key", 200)):
+            headers = {"Authorization": f"Bearer {key}"}
+            assert httpx.get(f"http://127.0.0.2:{port}/v1/models", headers=headers).status_code == status
 
 
 def test_the_places_of_a_service_are_several_zones_and_accelerators_the_cheapest_first() -> None:

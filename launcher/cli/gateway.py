@@ -27,13 +27,14 @@ def gateway(
 ) -> None:
     """Serve OpenAI's API in front of the workers that plug in (see `vlaunch worker`).
 
-    Without worker tokens in FILE, the one in VLAUNCH_WORKER_TOKEN is taken, or a new one is made and shown.
+    Without worker tokens in FILE, the one in VLAUNCH_WORKER_TOKEN is taken, or a new one is made and shown. Without
+    keys in FILE, users ask with VLAUNCH_API_KEY, where that is set.
     """
     import msgspec
 
     from launcher import serving_process
     from launcher.errors import ServeError
-    from serving.config import GatewayConfig, load_gateway
+    from serving.config import ApiKey, GatewayConfig, hashed, load_gateway
 
     if key_name or token_name:
         if key_name:
@@ -48,10 +49,12 @@ def gateway(
         config = msgspec.structs.replace(config, **given)
     except ValueError as failure:
         raise ServeError(f"{failure}.") from None
+    if not config.keys and (key := os.environ.get("VLAUNCH_API_KEY")):
+        config = msgspec.structs.replace(config, keys=(ApiKey(name="environment", sha256=hashed(key)),))
     if config.host not in ("127.0.0.1", "::1", "localhost") and not config.keys:
         raise ServeError(
             f"Listening on {config.host} lets others in, and there are no keys; make one with "
-            "`vlaunch gateway --new-key NAME` and give its entry by --config."
+            "`vlaunch gateway --new-key NAME` and give its entry by --config, or set VLAUNCH_API_KEY."
         )
     if not config.worker_tokens:
         config = _with_token(config)

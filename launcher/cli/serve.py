@@ -1,7 +1,7 @@
 """`vlaunch serve`: the plan in dollars, the service as it is sent, then replicas and one address in front of them."""
 
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -40,23 +40,15 @@ if TYPE_CHECKING:
 @click.option("--yes", is_flag=True, help="Spend without asking.")
 @click.option("--json", "as_json", is_flag=True, help="Print plan and service as JSON; keys in docs/serving.md.")
 def serve(
-    spec: str | None,
-    models: tuple[str, ...],
-    replicas: int | None,
-    spot: bool,
-    infra: str | None,
-    zones: tuple[str, ...],
-    max_price: float | None,
-    changes: tuple[str, ...],
-    gateway: str | None,
+    *,
     port: int,
     questions: tuple[str, ...],
-    update: str | None,
     resume: str | None,
     dry_run: bool,
     detach: bool,
     yes: bool,
     as_json: bool,
+    **choices: Any,
 ) -> None:
     """Serve models by a SPEC: a name in recipes/serve/ or a path.
 
@@ -69,23 +61,20 @@ def serve(
 
     ledger = Ledger(home())
     if resume is not None:
-        if spec or models or changes or dry_run or update:
+        if dry_run or any(choices[name] for name in ("spec", "models", "changes", "update")):
             raise click.UsageError("--resume brings the service up as it was; give it alone.")
         _keep_up(services.find(ledger, resume)[0], ledger, detach=detach, questions=questions)
         return
-    prepared = _prepare(
-        ledger, spec, models, replicas, spot=spot, infra=infra, zones=zones, max_price=max_price, changes=changes,
-        gateway=gateway, update=update,
-    )  # fmt: skip
+    prepared = _prepare(ledger, **choices)
     _show(prepared, as_json=as_json)
     if dry_run:
         if not as_json:
             click.echo(prepared.text, nl=False)
         return
     if prepared.infra != LOCAL:
-        _send(prepared, ledger, update=update is not None, yes=yes)
+        _send(prepared, ledger, update=choices["update"] is not None, yes=yes)
         return
-    if update is not None:
+    if update := choices["update"]:
         services.update_here(update, ledger, prepared)
         click.echo(f"{update} goes over in turn; see it with: vlaunch logs {update} --follow", err=True)
         return
@@ -95,10 +84,10 @@ def serve(
 
 def _prepare(
     ledger: "Ledger",
+    *,
     spec: str | None,
     models: tuple[str, ...],
     replicas: int | None,
-    *,
     spot: bool,
     infra: str | None,
     zones: tuple[str, ...],
