@@ -2,6 +2,7 @@
 
 What is left of a run is the trainer's own estimate at the price of its machine: at the least that and no more
 preemption, at the most that over the run's goodput so far, as if the hours to come are lost as those before were.
+A service has no end: at the least its replicas of now go on at their prices, at the most as many on demand.
 """
 
 import datetime
@@ -69,7 +70,8 @@ def forecast(report: CostReport, budgets: Budgets) -> Forecast:
     now = time_of(report.generated_at)
     month = f"{now:%Y-%m}"
     so_far = _this_month(report)
-    runs = [_run(run, now) for run in report.runs if run.state in GOING]
+    reckon = {"run": _run, "service": _service}
+    runs = [reckon[run.kind](run, now) for run in report.runs if run.state in GOING]
     paid = [run for run in runs if not run.simulated]
     month_end = None
     if so_far is not None and all(run.usd_at_month_end is not None for run in paid):
@@ -127,10 +129,7 @@ def _run(run: RunCost, now: datetime.datetime) -> RunForecast:
         left = (run.hours_left, run.hours_left / max(_LEAST_GOODPUT, run.goodput or 1.0))
     at_end = month_end = None
     if left is not None and price is not None and run.usd_spent is not None:
-        over = (now.replace(day=28) + datetime.timedelta(days=4)).replace(
-            day=1, hour=0, minute=0, second=0, microsecond=0
-        )
-        until = (over - now).total_seconds() / 3600
+        until = _hours_to_month_end(now)
         at_end = (cents(run.usd_spent + left[0] * price), cents(run.usd_spent + left[1] * price))
         month_end = tuple(cents(run.usd_spent + min(hours, until) * price) for hours in left)
     return RunForecast(
@@ -141,3 +140,26 @@ def _run(run: RunCost, now: datetime.datetime) -> RunForecast:
         usd_at_month_end=(month_end[0], month_end[1]) if month_end else None,
         simulated=run.simulated,
     )
+
+
+def _service(service: RunCost, now: datetime.datetime) -> RunForecast:
+    month_end = None
+    going = [attempt.usd_per_hour for attempt in service.attempts if attempt.ended_at is None]
+    least, each = sum(usd or 0.0 for usd in going), service.on_demand_usd_per_hour
+    if service.usd_spent is not None and each is not None and None not in going:
+        hours = _hours_to_month_end(now)
+        low, high = (cents(service.usd_spent + hours * usd) for usd in (least, max(least, len(going) * each)))
+        month_end = (low, high)
+    return RunForecast(
+        run_id=service.run_id,
+        usd_spent=service.usd_spent,
+        hours_left=None,
+        usd_at_end=None,
+        usd_at_month_end=month_end,
+        simulated=service.simulated,
+    )
+
+
+def _hours_to_month_end(now: datetime.datetime) -> float:
+    over = (now.replace(day=28) + datetime.timedelta(days=4)).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+    return (over - now).total_seconds() / 3600

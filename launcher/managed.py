@@ -11,7 +11,7 @@ import msgspec
 
 from checkpoints import layout
 from checkpoints.stores import StoreError, open_store
-from launcher import journal, skypilot
+from launcher import gateway_yaml, journal, skypilot
 from launcher.errors import RunError, SkyPilotError
 from launcher.ledger import Record
 from launcher.lines import CostLine, cents
@@ -65,8 +65,9 @@ def look(run_id: str, store: str, events: list[dict[str, Any]], folder: Path) ->
 
 
 def controllers(folder: Path, now: datetime.datetime, *, launched: datetime.datetime, live: bool) -> list[CostLine]:
-    """What SkyPilot's own controllers cost, for all runs and services together; none where it cannot be asked. Kept in
-    `folder` once it can change no more: nothing is `live`, no controller runs, and nothing was `launched` since."""
+    """What SkyPilot's own controllers and our gateways cost, for all runs and services together; none where it cannot
+    be asked. Kept in `folder` once it can change no more: nothing is `live`, none of them runs, and nothing was
+    `launched` since."""
     kept = folder / "controllers.json"
     with contextlib.suppress(FileNotFoundError, msgspec.DecodeError):
         if not live and kept.stat().st_mtime > launched.timestamp():
@@ -86,10 +87,11 @@ _PAID = msgspec.json.Decoder(list[skypilot.Incarnation])
 
 def _controller(paid: skypilot.Incarnation, now: datetime.datetime) -> CostLine:
     end = now.timestamp() if paid.end is None else paid.end
+    ours = paid.cluster.startswith(gateway_yaml.NAME)
     return CostLine(
-        subject="SkyPilot's controller",
+        subject="gateway" if ours else "SkyPilot's controller",
         what="controller",
-        part="its machine, for all runs and services",
+        part="its machine, for all services" if ours else "its machine, for all runs and services",
         zone=paid.place,
         started_at=_iso(paid.begin),
         ended_at=None if paid.end is None else _iso(paid.end),

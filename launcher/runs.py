@@ -97,15 +97,12 @@ def facts(records: list[Record]) -> RunFacts:
         store_unread=unread,
     )
     about = launched(records)
+    kept_here = any(record.kind == "machine_started" for record in records)
+    if about.get("infra", LOCAL) == LOCAL or kept_here:
+        return found
     if about.get("service"):
-        return found if about["infra"] == LOCAL else _with_skyserve(found, about, folder, over=over)
-    return _with_skypilot(found, folder) if _is_managed(records) else found
-
-
-def _is_managed(records: list[Record]) -> bool:
-    """Whether SkyPilot knows the rest: of a run on this machine the ledger has the machines."""
-    kept_here = any(record.kind in ("machine_started", "ended") for record in records)
-    return launched(records).get("infra", LOCAL) != LOCAL and not kept_here
+        return _with_skyserve(found, about, folder, over=over)
+    return found if over else _with_skypilot(found, folder)
 
 
 def _with_skyserve(service: RunFacts, about: dict[str, Any], folder: Path, *, over: bool) -> RunFacts:

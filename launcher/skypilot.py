@@ -18,6 +18,7 @@ from typing import Any
 import msgspec
 import yaml
 
+from launcher import gateway_yaml
 from launcher.errors import MissingPart, SkyPilotError
 
 _PLUGIN = "vlaunch"
@@ -203,15 +204,13 @@ def _paid(wanted: Callable[[str], bool]) -> list[Incarnation]:
 
 
 def controllers() -> list[Incarnation]:
-    """The machines on which SkyPilot's own controllers of jobs and services ran; none where the server does that work
-    itself."""
+    """The machines on which SkyPilot's own controllers of jobs and services ran, none where the server does that work
+    itself; and those of our gateways."""
     with _translated():
-        import sky
         from sky.utils import common
 
-        begin = (common.JOB_CONTROLLER_PREFIX, common.SKY_SERVE_CONTROLLER_PREFIX)
-        rows = [row for row in sky.get(sky.cost_report(days=3650)) if row["name"].startswith(begin)]
-        return sorted((each for row in rows for each in _incarnations(row)), key=lambda each: each.begin)
+        begin = (common.JOB_CONTROLLER_PREFIX, common.SKY_SERVE_CONTROLLER_PREFIX, gateway_yaml.NAME)
+        return _paid(lambda cluster: cluster.startswith(begin))
 
 
 def cancel(job_id: int) -> None:

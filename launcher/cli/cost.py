@@ -80,7 +80,7 @@ def report(
 @cost.command()
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON; the keys are in docs/cost.md.")
 def forecast(as_json: bool) -> None:
-    """What the runs that go on will have cost by their end, and the month by its end, against the budgets."""
+    """What runs and services that go on will have cost by their end and the month's, against the budgets."""
     import msgspec
 
     from launcher.budgets import budgets
@@ -94,13 +94,17 @@ def forecast(as_json: bool) -> None:
         click.echo(msgspec.json.encode(found).decode())
         return
     screen = console()
-    columns = (Column("run", number=False), Column("spent"), Column("hours left", 1), Column("at its end"))
+    columns = (
+        Column("run", number=False), Column("spent"), Column("hours left", 1), Column("at its end"),
+        Column("at the month's end", 1),
+    )  # fmt: skip
     rows = [
         (
             each.run_id + (" (simulated)" if each.simulated else ""),
             dollars(each.usd_spent),
             shown_range(each.hours_left, "{:.1f}"),
             shown_range(each.usd_at_end, "${:,.2f}"),
+            shown_range(each.usd_at_month_end, "${:,.2f}"),
         )
         for each in found.runs
     ]
@@ -110,7 +114,8 @@ def forecast(as_json: bool) -> None:
         screen.print("Nothing runs now.")
     screen.print(
         f"{found.month}: spent {dollars(found.usd_this_month)} so far, by the month's end "
-        f"{shown_range(found.usd_month_end, '${:,.2f}')} (low: no more preemption; high: the goodput so far stays)"
+        f"{shown_range(found.usd_month_end, '${:,.2f}')} (low: no more preemption; high: the goodput so far "
+        "stays, and replicas are on demand)"
     )
     for warning in found.warnings:
         screen.print(f"warning: {warning}")

@@ -110,7 +110,7 @@ def _say_others(found: "CostReport") -> None:
     from launcher.lines import total
 
     said = False
-    for what, name in (("judge", "judges of evaluations"), ("controller", "SkyPilot's controllers")):
+    for what, name in (("judge", "judges of evaluations"), ("controller", "SkyPilot's controllers, gateways")):
         if lines := [line for line in found.lines if line.what == what]:
             click.echo(f"{name}: {dollars(total(line.usd for line in lines))} ({lines[0].price_source})")
             said = True
