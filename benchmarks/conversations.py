@@ -95,18 +95,17 @@ def tokenizer(folder: Path) -> None:
 
 
 def html_turns(python: str, pages: list[str], folder: Path) -> None:
-    from conversations.html import is_page, to_markdown
+    from conversations.html import converted
 
     (folder / "pages.json").write_text(json.dumps(pages))
     done = subprocess.run(
         [python, "-c", PEER_HTML, str(folder / "pages.json")], stdout=subprocess.PIPE, text=True, check=True
     )
     theirs = float(done.stdout)
-    to_markdown(pages[0])
+    converted(pages[0])
     began = time.process_time()
     for page in pages:
-        if is_page(page):
-            to_markdown(page)
+        converted(page)
     ours = time.process_time() - began
     print(f"HTML turns a second of one core: ours {len(pages) / ours:,.0f}, fschat's {len(pages) / theirs:,.0f}: "
           f"{theirs / ours:.1f} times")  # fmt: skip

@@ -41,10 +41,8 @@ def _html(turns: list[Turn], rules: Rules, changes: dict[str, Any]) -> list[Turn
 
 
 def _markdown(text: str, number: int) -> str:
-    if not html.is_page(text):
-        return text
     try:
-        return html.to_markdown(text)
+        return html.converted(text)
     except html.TooDeep as failure:
         raise Unreadable("html", f"turn {number}: {failure}") from None
 

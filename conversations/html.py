@@ -3,10 +3,12 @@ have; knows nothing of conversations. Code and TeX are taken out first and put b
 touches a byte of them.
 """
 
+import contextlib
 import functools
 import re
-from html import unescape
 from typing import Any
+
+from conversations import common_pages, verbatim
 
 DEEPEST = 200
 """Elements inside one another; no answer needs more, and beyond a certain depth the converter drops text."""
@@ -25,6 +27,7 @@ _A_WHOLE_PAGE = re.compile(
     r"iframe|nav|template)\b",
     re.I,
 )
+_FRAME = '<div class="markdown prose'
 _FENCED = re.compile(r"^[ >]*(```+|~~~+).*?(?:^[ >]*\1|\Z)", re.M | re.S)
 
 _SPECIAL = re.compile(
@@ -36,15 +39,8 @@ _SPECIAL = re.compile(
     re.I,
 )
 """The beginnings of what the converter is not given."""
-_TAG = re.compile(r"<[^<>]*>")
 _OPENING = re.compile(r"<(/?)([a-zA-Z][a-zA-Z0-9:-]*)[^<>]*?(/?)>")
 _VOID = frozenset("area base br col embed hr img input link meta source track wbr".split())  # noqa: SIM905
-_CODE = re.compile(r"<code\b([^<>]*)>", re.I)
-_LANGUAGE = re.compile(r"\b(?:language|lang)-([^\s\"']+)")
-_BAR = re.compile(r"^(?:\s*<(?:div|span)\b[^<>]*>)*\s*([A-Za-z0-9+#._ -]{1,30}?)\s*<", re.I)
-_BUTTON = re.compile(r"<(button|svg)\b[^<>]*>.*?</\1\s*>", re.I | re.S)
-_ANNOTATION = re.compile(r"<annotation encoding=\"application/x-tex\"[^<>]*>([^<]*)</annotation\s*>", re.I)
-_DISPLAY = re.compile(r"katex-display|math-display|mode=display|display=\"(?:block|true)\"", re.I)
 _FIRST_COUNTER = re.compile(r"\A((?:\s*<(?:div|span)\b[^<>]*>)*)\s*\d+ / \d+\s*(?=<)", re.I)
 _COPIED = re.compile(r"\s*Copy\d+ chars / \d+ words\s*$")
 _QUOTE = re.compile(r"(</[^<>]+>|[^<>\s])\s*<blockquote\b", re.I)
@@ -53,11 +49,20 @@ _ROW_END = re.compile(r"</tr\s*>", re.I)
 _HEAD_CELL = re.compile(r"<t[hd]\b([^<>]*)>", re.I)
 _SIDE = re.compile(r"(?:align=[\"']?|text-align:\s*)(left|right|center)", re.I)
 _RULE = re.compile(r"^([ >]*)(\|(?: --- \|)+)$", re.M)
-_BREAK = re.compile(r"<br\b[^<>]*>", re.I)
 
 
 class TooDeep(Exception):
     """Elements are nested deeper than any answer's; the text says how deep."""
+
+
+def converted(answer: str) -> str:
+    """The markdown of an answer that is a page; any other answer as it is. Raises TooDeep."""
+    if "<" not in answer:
+        return answer
+    if answer.startswith(_FRAME) or (answer[0] == "<" and "```" not in answer and "~~~" not in answer):
+        with contextlib.suppress(common_pages.Uncommon):
+            return common_pages.to_markdown(answer)
+    return to_markdown(answer) if is_page(answer) else answer
 
 
 def is_page(text: str) -> bool:
@@ -173,12 +178,12 @@ def _taken_out(page: str, kept: _Kept) -> str:
         parts.append(page[at : found.start()])
         at = found.end()
         if found["math"]:
-            at = _end_of(page, found)
-            parts.append(kept.inline(_tex(page[found.start() : at])))
+            at = verbatim.end_of(page, found.start(), found["math"])
+            parts.append(kept.inline(verbatim.tex(page[found.start() : at])))
         elif found["raised"]:
             parts.append(kept.inline(found[0]))
         elif name := (found["name"] or "").lower():
-            end = None if name in never_closed else _closing(name).search(page, at)
+            end = None if name in never_closed else verbatim.closing(name).search(page, at)
             if end is None:
                 never_closed.add(name)
                 parts.append(found[0])
@@ -188,77 +193,16 @@ def _taken_out(page: str, kept: _Kept) -> str:
     return "".join([*parts, page[at:]])
 
 
-@functools.cache
-def _closing(name: str) -> re.Pattern[str]:
-    return re.compile(rf"</{name}\s*>", re.I)
-
-
 def _element(name: str, attributes: str, inside: str, kept: _Kept) -> str:
     """What the converter is given for an element that is taken out."""
     if name == "pre":
-        return kept.block(_fenced(inside))
+        return kept.block(verbatim.fenced(inside))
     if name == "code":
-        return kept.inline(_inline_code(_text(inside)))
+        return kept.inline(verbatim.inline_code(verbatim.text_of(inside)))
     if name == "script" and "math/tex" in attributes:
         tex = inside.strip()
-        return kept.inline(f"$${tex}$$" if _DISPLAY.search(attributes) else f"${tex}$")
+        return kept.inline(f"$${tex}$$" if "mode=display" in attributes else f"${tex}$")
     return ""
-
-
-def _text(html: str) -> str:
-    """The characters of HTML without its tags."""
-    if "<" in html:
-        html = _TAG.sub("", _BREAK.sub("\n", html) if "<br" in html.lower() else html)
-    return unescape(html)
-
-
-def _fenced(inside: str) -> str:
-    """A code block of a page (what is inside `<pre>`) as a fence with its language; empty where it has no code."""
-    found = _CODE.search(inside)
-    if found:
-        bar = _BAR.match(inside[: found.start()])
-        language = _LANGUAGE.search(found[1])
-        named = language[1] if language else bar[1] if bar else ""
-        end = _closing("code").search(inside, found.end())
-        code = _text(inside[found.end() : end.start() if end else len(inside)])
-    else:
-        named, code = "", _text(_BUTTON.sub("", inside)).removeprefix("\n")
-    if not code:
-        return ""
-    fence = "`" * max(3, _longest_run(code) + 1)
-    return f"{fence}{named.strip()}\n{code.removesuffix(chr(10))}\n{fence}"
-
-
-def _inline_code(code: str) -> str:
-    if not code:
-        return ""
-    ticks = "`" * (_longest_run(code) + 1 if "`" in code else 1)
-    padded = code[0] == "`" or code[-1] == "`" or (code[0] == code[-1] == " " and code.strip())
-    return f"{ticks} {code} {ticks}" if padded else f"{ticks}{code}{ticks}"
-
-
-def _longest_run(code: str) -> int:
-    return max((len(run) for run in re.findall("`+", code)), default=0)
-
-
-def _tex(element: str) -> str:
-    """The TeX of KaTeX or MathML, from its annotation, in dollars."""
-    annotation = _ANNOTATION.search(element)
-    tex = unescape(annotation[1]).strip() if annotation else _text(element).strip()
-    if not tex:
-        return ""
-    return f"$${tex}$$" if _DISPLAY.search(element) else f"${tex}$"
-
-
-def _end_of(html: str, opening: re.Match[str]) -> int:
-    """Where the element ends that `opening` begins; the end of the page where it is never closed."""
-    name = opening["math"]
-    depth = 0
-    for tag in re.compile(rf"<(/?){name}\b[^<>]*>", re.I).finditer(html, opening.start()):
-        depth += -1 if tag[1] else 1
-        if depth == 0:
-            return tag.end()
-    return len(html)
 
 
 def _aligned(markdown: str, html: str) -> str:
