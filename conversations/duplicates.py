@@ -2,6 +2,7 @@
 size for every conversation, so it lies in two files, and memory stays flat however many there are.
 """
 
+import array
 import hashlib
 import re
 from collections.abc import Iterator
@@ -27,6 +28,8 @@ _BLOCK = 2048
 
 _WORD = re.compile(r"[぀-ヿ㐀-鿿가-힯]|[^\W぀-ヿ㐀-鿿가-힯]+")
 """A word, or a character of a script that puts no spaces between words."""
+_ASCII = "".join(chr(code) if chr(code).isalnum() or chr(code) == "_" else " " for code in range(128))
+"""Blanks for what is in no word, as a table to translate by."""
 
 
 class Marks(msgspec.Struct, frozen=True):
@@ -64,11 +67,16 @@ def marks(conversation: Conversation, rule: Duplicates) -> Marks:
 
 
 def _words(turns: list[Turn]) -> list[str]:
-    return [word for turn in turns for word in _WORD.findall(turn.value.lower())]
+    words: list[str] = []
+    for turn in turns:
+        text = turn.value.lower()
+        # the same words either way
+        words += text.translate(_ASCII).split() if text.isascii() else _WORD.findall(text)
+    return words
 
 
 def _runs(words: list[str]) -> list[str]:
-    return [" ".join(run) for run in zip(words, words[1:], words[2:], strict=False)]
+    return [f"{one} {two} {three}" for one, two, three in zip(words, words[1:], words[2:], strict=False)]
 
 
 def _hashes(turns: list[Turn]) -> list[bytes]:
@@ -83,9 +91,7 @@ def _hashes(turns: list[Turn]) -> list[bytes]:
 
 
 def _packed(sketch: Any) -> bytes:
-    import numpy as np
-
-    return np.asarray(sketch.digest(), np.uint32).tobytes()
+    return array.array("I", sketch.digest()).tobytes()
 
 
 def merged(work: Path, rule: Duplicates) -> dict[int, tuple[int, str]]:

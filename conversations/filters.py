@@ -137,17 +137,29 @@ def _too_short(turns: list[Turn], rules: Rules, changes: dict[str, Any]) -> list
 
 
 def _unsafe(turns: list[Turn], rules: Rules, changes: dict[str, Any]) -> list[Turn]:
-    listed = _any_phrase(tuple(rules.unsafe.phrases))
+    listed = _any_phrase(rules.unsafe.phrases)
     for number, turn in enumerate(turns, 1):
-        if found := listed.search(turn.value):
+        if found := listed(turn.value):
             raise Dropped("unsafe", f"turn {number} has {found[0].lower()!r}")
     return turns
 
 
 @functools.cache
-def _any_phrase(phrases: tuple[str, ...]) -> re.Pattern[str]:
-    spaced = (r"\s+".join(re.escape(word) for word in phrase.split()) for phrase in phrases if phrase.strip())
-    return re.compile(rf"(?<!\w)(?:{'|'.join(spaced) or '(?!)'})(?!\w)", re.I)
+def _any_phrase(phrases: tuple[str, ...]) -> Callable[[str], re.Match[str] | None]:
+    """What finds one of the phrases, whatever their case and spaces."""
+    split = [phrase.split() for phrase in phrases if phrase.strip()]
+    spaced = "|".join(r"\s+".join(map(re.escape, words)) for words in split)
+    pattern = re.compile(rf"(?<!\w)(?:{spaced or '(?!)'})(?!\w)", re.I)
+    last_words = {words[-1].casefold() for words in split}
+
+    def find(text: str) -> re.Match[str] | None:
+        if text.isascii():  # a look for the last words alone is ten times as fast
+            small = text.lower()
+            if not any(word in small for word in last_words):
+                return None
+        return pattern.search(text)
+
+    return find
 
 
 def _language(turns: list[Turn], rules: Rules, changes: dict[str, Any]) -> list[Turn]:

@@ -3,6 +3,7 @@ in the pieces once and whole; one that does not fit alone is cut at a paragraph,
 """
 
 import functools
+import os
 import re
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -111,6 +112,7 @@ def _count(counts: Counts, result: _Pieces) -> None:
 
 
 def _worker(tokenizer: str, template: str | None, max_tokens: int) -> Callable[[Raw], _Pieces | tuple[str, str]]:
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # each core has a process already
     counter = Counter(tokenizer, template)
 
     def apply(raw: Raw) -> _Pieces | tuple[str, str]:
@@ -135,9 +137,12 @@ def pieces(conversation: Conversation, counter: Counter, max_tokens: int) -> lis
     spoken = turns[len(system) :]
     if not spoken or len(spoken) % 2 or any(t.speaker != ("human", "gpt")[n % 2] for n, t in enumerate(spoken)):
         raise Unreadable("order", "its turns do not alternate from a question to an answer; clean it first")
-    if counter.count(turns) <= max_tokens:
+    # a conversation that is long for its tokens is not counted whole before its rounds are
+    is_short = len(spoken) == 2 or sum(len(turn.value) for turn in turns) <= 2 * max_tokens
+    if is_short and counter.count(turns) <= max_tokens:
         return [conversation]
-    return list(_Splitter(conversation, system, spoken, counter, max_tokens).pieces())
+    found = list(_Splitter(conversation, system, spoken, counter, max_tokens).pieces())
+    return found if len(found) > 1 or found[0].cut else [conversation]
 
 
 class _Splitter:
@@ -174,18 +179,18 @@ class _Splitter:
         return self._counter.count([*self._system, *self._spoken[start:end]])
 
     def _end(self, start: int) -> int:
-        """Where the longest piece ends that begins at `start`: by estimate, then put right by counting."""
+        """Where the longest piece ends that begins at `start`: by the rounds' counts, then put right by counting."""
         end = start + 2
         expected = self._alone[start // 2]
-        while end < len(self._spoken):
-            expected += self._alone[end // 2] - self._before
-            if expected > self._max:
+        while end < len(self._spoken) and self._alone[end // 2] <= self._max:
+            more = self._alone[end // 2] - self._before
+            # where rounds meet, tokens may join: what is over by little is counted
+            if expected + more > self._max + 8 + end - start:
                 break
+            expected += more
             end += 2
         while end > start + 2 and self._of(start, end) > self._max:
             end -= 2
-        while end < len(self._spoken) and self._alone[end // 2] <= self._max and self._of(start, end + 2) <= self._max:
-            end += 2
         return end
 
     def _cut(self, at: int) -> Iterator[Conversation]:
@@ -223,12 +228,18 @@ class _Splitter:
         # No text of the length of a piece is looked at that could not fit, however long the whole is.
         borders = self._counter.borders(text[: 16 * self._max])
         low, high = 0, len(borders) - 1
+        middle, reach = self._max - self._before, 4  # about where it will be, and outwards from there
         while low < high:
-            middle = (low + high + 1) // 2
+            middle = min(max(middle, low + 1), high)
             if fits(text[: borders[middle]]):
                 low = middle
+                middle += reach
             else:
                 high = middle - 1
+                middle -= reach
+            reach *= 4
+            if reach > high - low:
+                middle = (low + high + 1) // 2
         end = borders[max(low, 1)]
         allowed = set(borders)
         for border in wanted:

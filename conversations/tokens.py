@@ -2,6 +2,7 @@
 transformers nor torch is loaded where a tokenizer.json is there already, as in every worker process.
 """
 
+import functools
 import importlib.util
 import json
 import re
@@ -30,6 +31,7 @@ class Counter:
         self._own = facts | {"chat_template": own}
         self._special = {name: _text(facts.get(name)) for name in ("bos_token", "eos_token", "unk_token", "pad_token")}
         self._template = _compiled(own)
+        self._known = functools.lru_cache(maxsize=256)(self._count)
 
     def save(self, folder: str) -> None:
         """Into a folder that loads fast: a GGUF file takes many seconds."""
@@ -38,9 +40,13 @@ class Counter:
 
     def count(self, turns: Sequence[Turn]) -> int:
         """Tokens of a conversation, system prompt and all."""
+        return self._known(tuple(turns))
+
+    def _count(self, turns: tuple[Turn, ...]) -> int:
         messages = [{"role": ROLES[turn.speaker], "content": turn.value} for turn in turns]
         text = self._template.render(messages=messages, add_generation_prompt=False, **self._special)
-        return len(self._backend.encode(text, add_special_tokens=False))
+        # fast: without each token's place in the text
+        return len(self._backend.encode_batch_fast([text], add_special_tokens=False)[0])
 
     def borders(self, text: str) -> list[int]:
         """Where in a text each token begins that no other token reaches over, and at last its end."""
