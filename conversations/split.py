@@ -142,7 +142,7 @@ def pieces(conversation: Conversation, counter: Counter, max_tokens: int) -> lis
     if is_short and counter.count(turns) <= max_tokens:
         return [conversation]
     found = list(_Splitter(conversation, system, spoken, counter, max_tokens).pieces())
-    return found if len(found) > 1 or found[0].cut else [conversation]
+    return [conversation] if found[0].conversations == turns else found
 
 
 class _Splitter:
