@@ -11,6 +11,9 @@ import msgspec
 ENVIRONMENT = "VLAUNCH_SERVING"
 """Variable in which `python -m serving` finds its configuration as JSON."""
 
+CLOUDS = ("aws", "gcp", "azure")
+"""Whose metadata servers say that a machine will be taken away."""
+
 
 class ApiKey(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One `[[keys]]` entry: who may ask, what, and how much."""
@@ -195,8 +198,9 @@ class WorkerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     tokenizer: str = ""
     """For `transformers`: the folder or name to load the chat template from; empty is the engine's model."""
 
-    notice_url: str = ""
-    """An address that answers 200 once the machine is about to be taken away (a cloud's metadata server)."""
+    notice: str = ""
+    """Who says that the machine is about to be taken away: the metadata server of `aws`, `gcp` or `azure`, or an
+    address that answers 200 from then on; empty is nobody."""
 
     ready_file: str = ""
     """A file that is there while a gateway has this worker and its engine is well; empty is none."""
@@ -209,7 +213,8 @@ class WorkerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
             raise ValueError("no gateway was given")
         if not self.models:
             raise ValueError("no model was given")
-        for address in (*self.gateways, self.engine):
+        addresses = [self.notice] if self.notice not in ("", *CLOUDS) else []
+        for address in (*self.gateways, self.engine, *addresses):
             if not address.startswith(("http://", "https://")):
                 raise ValueError(f"'{address}' is not an address; write http://host:port")
         if self.kind not in ("auto", "vllm", "transformers", "openai"):

@@ -67,10 +67,6 @@ class Engine:
             status = await self._status(self.url + self._health_path)
         return status is not None and status < 400
 
-    async def answers(self, url: str) -> bool:
-        """Whether there is a page at `url`."""
-        return await self._status(url) == 200
-
     async def _status(self, url: str) -> int | None:
         try:
             async with asyncio.timeout(LOOK_SECONDS), self.session.get(url) as response:

@@ -23,7 +23,7 @@ from types import FrameType
 
 import msgspec
 
-from serving.config import ENVIRONMENT, WorkerConfig
+from serving.config import CLOUDS, ENVIRONMENT, WorkerConfig
 
 _LOOK_SECONDS = 0.1
 _PROBE_SECONDS = 5.0
@@ -39,6 +39,8 @@ class Replica:
         self.grace_seconds = grace_seconds
         self.worker: subprocess.Popen[bytes] | None = None
         self._told_to_leave = threading.Event()
+        self._worker_left = False
+        """By itself: the cloud gave it notice. What is left of the machine's time nobody needs."""
 
     def leave(self, number: int = 0, frame: FrameType | None = None) -> None:
         """Fit for a signal handler."""
@@ -64,6 +66,8 @@ class Replica:
             return "leaving"
         if not self._engine_answers():
             return "the engine does not answer yet"
+        if self._worker_left:
+            return "the machine will be taken away"
         if self.worker is None or self.worker.poll() is not None:
             return "the worker is not running"
         return "" if Path(self.config.ready_file).exists() else "no gateway has the worker yet"
@@ -73,7 +77,9 @@ class Replica:
             if self._engine_answers():
                 break
         while engine.poll() is None and not self._told_to_leave.is_set():
-            if self.worker is None or self.worker.poll() is not None:
+            code = None if self.worker is None else self.worker.poll()
+            self._worker_left = self._worker_left or code == 0
+            if not self._worker_left and (self.worker is None or code is not None):
                 if self.worker is not None:
                     print(f"replica: the worker ended with code {self.worker.returncode}; again", flush=True)
                     self._told_to_leave.wait(_WORKER_RESTARTS_SECONDS)
@@ -126,6 +132,11 @@ def probe_server(replica: Replica, port: int) -> http.server.ThreadingHTTPServer
     return http.server.ThreadingHTTPServer(("", port), Answer)
 
 
+def _cloud() -> str:
+    """Whose machine this is, as SkyPilot says it; empty where it does not."""
+    return str(json.loads(os.environ.get("SKYPILOT_CLUSTER_INFO", "{}")).get("cloud", "")).lower()
+
+
 def main(arguments: Sequence[str]) -> int:
     """Run a replica by its command line."""
     parser = argparse.ArgumentParser(prog="serving.replica", description=__doc__)
@@ -144,6 +155,7 @@ def main(arguments: Sequence[str]) -> int:
         token=os.environ.get("VLAUNCH_WORKER_TOKEN", ""),
         ready_file=str(Path(tempfile.mkdtemp(prefix="vlaunch-replica-"), "ready")),
         leave_seconds=given.grace_seconds,
+        notice=cloud if (cloud := _cloud()) in CLOUDS else "",
     )
     replica = Replica(given.command, worker, given.grace_seconds)
     for number in (signal.SIGTERM, signal.SIGINT):

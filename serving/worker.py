@@ -18,6 +18,7 @@ from serving import wire
 from serving.config import WorkerConfig
 from serving.engine import Engine
 from serving.errors import ServingError
+from serving.notice import announced
 
 log = logging.getLogger("serving.worker")
 
@@ -62,6 +63,7 @@ class Worker:
     def leave(self, reason: str) -> None:
         """The machine goes: no new requests, and answers under way move."""
         self.leaving = self.leaving or reason
+        self._show_ready()
         self._leave.set()
 
     async def _told_to_leave(self) -> None:
@@ -104,10 +106,10 @@ class Worker:
             path.unlink(missing_ok=True)
 
     async def _notice(self) -> None:
-        """Ask the cloud's metadata server whether the machine is to be taken away."""
-        while self.config.notice_url:
-            if await self.engine.answers(self.config.notice_url):
-                self.leave("the cloud gave notice")
+        """Ask whether the machine is to be taken away."""
+        while self.config.notice:
+            if await announced(self.engine.session, self.config.notice, os.environ):
+                self.leave("the machine will be taken away")
             await asyncio.sleep(NOTICE_SECONDS)
         await asyncio.Event().wait()
 

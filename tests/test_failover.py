@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.metadata_server import MetadataServer
 from tests.serving_parts import Parts, free_port, parts, wait_for_workers
 
 TOKENS = 60
@@ -107,6 +108,23 @@ def test_a_worker_told_to_leave_hands_over_and_ends(tmp_path: Path) -> None:
         serving.kill(leaving, signal.SIGTERM)
         assert not stream.done, "it waited for the answer instead of handing it over"
         assert serving.processes[leaving].returncode == 0
+        stream.join(30)
+        assert stream.tokens == EXPECTED
+
+
+def test_a_worker_whose_cloud_gives_notice_hands_over_and_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with MetadataServer() as cloud, parts(tmp_path) as serving:
+        monkeypatch.setenv("GCE_METADATA_HOST", cloud.environment["GCE_METADATA_HOST"])
+        gateway = serving.gateway()
+        serving.worker("one", (gateway,), serving.engine("engine-one"), notice="gcp")
+        wait_for_workers(gateway, 1)
+        stream = Stream(gateway)
+        stream.enough.wait(30)
+        serving.worker("two", (gateway,), serving.engine("engine-two"))
+        wait_for_workers(gateway, 2)
+        cloud.announce(30)
+        assert serving.processes["one"].wait(30) == 0
+        assert "taken away" in serving.log("one")
         stream.join(30)
         assert stream.tokens == EXPECTED
 

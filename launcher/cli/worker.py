@@ -26,7 +26,10 @@ import click
     help="For transformers: where the chat template is.  [default: the engine's model]",
 )
 @click.option("--name", default="", metavar="NAME", help="Shown in logs.  [default: host and process]")
-@click.option("--notice-url", default="", metavar="URL", help="Answers 200 once the machine is about to be taken away.")
+@click.option(
+    "--notice", default="", metavar="WHO",
+    help="Who says that the machine will be taken away: aws, gcp, azure, or an address that answers 200 from then on.",
+)  # fmt: skip
 def worker(
     gateways: tuple[str, ...],
     models: tuple[str, ...],
@@ -35,7 +38,7 @@ def worker(
     slots: int,
     tokenizer: str,
     name: str,
-    notice_url: str,
+    notice: str,
 ) -> None:
     """Plug the engine on this machine into gateways, by dialling out; no port needs to be open.
 
@@ -60,7 +63,7 @@ def worker(
             slots=slots,
             kind=kind,
             tokenizer=tokenizer,
-            notice_url=notice_url,
+            notice=notice,
         )
     except ValueError as failure:
         raise ServeError(f"{failure}.") from None
