@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from serving import asked as requests
 from serving import keys, wire
@@ -21,7 +22,7 @@ from serving.asked import Asked
 from serving.audit import Audit
 from serving.config import ApiKey, GatewayConfig
 from serving.door import Door
-from serving.errors import ApiError, no_such_model
+from serving.errors import ApiError, bad_request, no_such_model
 from serving.exchange import Exchange
 from serving.links import Links
 from serving.metrics import Metrics
@@ -231,6 +232,8 @@ class Gateway:
             return await handler(request)
         except ApiError as failure:
             return response_of(failure)
+        except (HttpProcessingError, web.RequestPayloadError) as failure:
+            return response_of(bad_request(f"The body cannot be decoded: {' '.join(str(failure).split())}"))
         except web.HTTPException as failure:
             if failure.status < 400:
                 raise

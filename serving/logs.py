@@ -5,6 +5,8 @@ import logging
 import sys
 
 import msgspec
+from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 USUAL = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
@@ -18,7 +20,11 @@ class JsonLines(logging.Formatter):
             "event": record.getMessage(),
             **{name: value for name, value in vars(record).items() if name not in USUAL},
         }
-        if record.exc_info:
+        failure = record.exc_info[1] if record.exc_info else None
+        if isinstance(failure, HttpProcessingError | web.RequestPayloadError):
+            # What a client sent was no HTTP: aiohttp says that with a traceback, and anybody could fill the log so.
+            line |= {"level": "warning", "event": "bad request", "reason": str(failure)[:200]}
+        elif record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)
         return msgspec.json.encode(line, enc_hook=str).decode()
 

@@ -1,12 +1,15 @@
 """What strangers do to a port: odd bodies, slow and idle and greedy clients. No 500, no traceback, bounded memory."""
 
+import asyncio
 import contextlib
+import gzip
 import resource
 import socket
 import time
 from collections.abc import Iterator
 from typing import Any
 
+import aiohttp
 import httpx
 import psutil
 import pytest
@@ -15,9 +18,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from schemathesis.generation import GenerationMode
 
+from serving import wire
 from serving.asked import ENDPOINTS
 from serving.openapi import document
-from tests.serving_parts import PATIENCE_SECONDS, Parts, parts, wait_for_workers
+from tests.serving_parts import PATIENCE_SECONDS, TOKEN, Parts, parts, wait_for_workers
 
 IDLE = 10_000
 EXAMPLES = 15
@@ -92,6 +96,56 @@ def test_no_body_is_answered_with_a_failure_of_ours(gateway: str, endpoint: str,
     assert response.status_code != 500
     if response.status_code >= 400:
         assert response.json()["error"]["code"]
+
+
+@settings(max_examples=100, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@given(endpoint=st.sampled_from(ENDPOINTS), body=st.binary(max_size=200))
+def test_no_bytes_are_answered_with_a_failure_of_ours(gateway: str, endpoint: str, body: bytes) -> None:
+    assert httpx.post(f"{gateway}/v1/{endpoint}", content=body).json()["error"]["code"] == "invalid_request"
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "deflate", "br", "nonsense"])
+def test_a_body_that_is_not_packed_as_it_says_is_refused(gateway: str, encoding: str) -> None:
+    headers = {"Content-Encoding": encoding}
+    assert httpx.post(f"{gateway}/v1/chat/completions", content=b"garbage", headers=headers).status_code == 400
+
+
+def test_a_small_body_that_unpacks_to_a_large_one_is_refused_without_being_kept(serving: Parts, gateway: str) -> None:
+    process = psutil.Process(serving.processes["gateway"].pid)
+    before, headers = process.memory_info().rss, {"Content-Encoding": "gzip"}
+    packed = gzip.compress(b" " * 200_000_000, 1)
+    for _ in range(3):
+        assert httpx.post(f"{gateway}/v1/chat/completions", content=packed, headers=headers).status_code == 413
+    assert process.memory_info().rss - before < 50e6
+
+
+def test_a_worker_that_sends_what_is_no_record_is_cut_off_and_its_requests_go_on_elsewhere(
+    serving: Parts, gateway: str
+) -> None:
+    async def misbehave(data: bytes) -> bool:
+        headers = {"Authorization": f"Bearer {TOKEN}"}
+        async with (
+            aiohttp.ClientSession() as session,
+            session.ws_connect(gateway + wire.PATH, headers=headers) as socket,
+        ):
+            await socket.send_bytes(wire.encode([wire.Hello("odd", ["dummy"], 1), wire.Beat(True, 0, 0, 0.0)]))
+            await socket.receive()
+            await socket.send_bytes(data)
+            return (await socket.receive()).type in (aiohttp.WSMsgType.CLOSE, aiohttp.WSMsgType.CLOSED)
+
+    for data in (b"\xc1 nonsense", b"\x91" * 5000, wire.encode([wire.Welcome()])):
+        assert asyncio.run(misbehave(data))
+    # Words on requests it was never given change nothing.
+    words = [
+        wire.Text(7, ["x"], 1, []),
+        wire.End(9, "stop", 0, 0),
+        wire.Whole(3, 200, b"{}"),
+        wire.Hello("b", ["x"], 1),
+    ]
+    with contextlib.suppress(TimeoutError):
+        asyncio.run(asyncio.wait_for(misbehave(wire.encode(words)), 0.5))
+    body = {"model": "dummy", "messages": [{"role": "user", "content": "x"}], "max_tokens": 2}
+    assert httpx.post(f"{gateway}/v1/chat/completions", json=body, timeout=60).status_code == 200
 
 
 def test_no_failure_so_far_was_ours(serving: Parts, gateway: str) -> None:
