@@ -79,6 +79,11 @@ def load(name: str) -> tuple[Any, dict[str, Any]]:
         return Tokenizer.from_file(str(file)), facts
     if name.endswith(".json"):
         raise ConversationsError(f"There is no tokenizer at {name}.")
+    if file.suffix == ".model" or (given.is_dir() and not file.exists() and (given / "tokenizer.model").exists()):
+        raise ConversationsError(
+            f"{name} is a SentencePiece model, which is not read here; give the tokenizer.json of the same vocabulary, "
+            "which most models on the Hub have beside it; AutoTokenizer.save_pretrained of transformers makes one."
+        )
     tokenizer = _by_transformers(name)
     special = {key: _text(value) for key, value in tokenizer.special_tokens_map.items() if isinstance(value, str)}
     return tokenizer.backend_tokenizer, special | {"chat_template": tokenizer.chat_template}

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from mdit_py_plugins.dollarmath import dollarmath_plugin
 
-from conversations.html import TooDeep, is_page, to_markdown
+from conversations.html import TooDeep, converted, is_page, to_markdown
 from tests import site_pages
 
 CODES = [
@@ -166,3 +166,5 @@ def test_text_that_is_not_a_page_is_left_alone(answer: str) -> None:
 def test_a_nesting_bomb_is_refused(bomb: str) -> None:
     with pytest.raises(TooDeep, match="200 deep"):
         to_markdown(bomb)
+    with pytest.raises(TooDeep, match="200 deep"):
+        converted(site_pages.FRAME.format(bomb))

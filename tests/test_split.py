@@ -168,6 +168,10 @@ def test_what_cannot_be_split_is_said(tokenizer: str, tmp_path: Path) -> None:
         pieces(Conversation(id="x", conversations=[Turn("gpt", "a")]), counter, 100)
     with pytest.raises(ConversationsError, match="no tokenizer"):
         Counter(str(tmp_path / "tokenizer.json"), None)
+    (tmp_path / "tokenizer.model").write_bytes(b"\x0a\x0e")
+    for name in (tmp_path / "tokenizer.model", tmp_path):
+        with pytest.raises(ConversationsError, match=r"is a SentencePiece model.* give the tokenizer\.json"):
+            Counter(str(name), None)
     with pytest.raises(ConversationsError, match="is not installed"):
         Counter("package:no-such-package/x.gguf", None)
     with pytest.raises(ConversationsError, match="has no chat template"):
