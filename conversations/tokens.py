@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from conversations import words
 from conversations.errors import ConversationsError
 from conversations.schema import Turn
 from conversations.sources import missing
@@ -31,6 +32,7 @@ class Counter:
         self._own = facts | {"chat_template": own}
         self._special = {name: _text(facts.get(name)) for name in ("bos_token", "eos_token", "unk_token", "pad_token")}
         self._template = _compiled(own)
+        self._words = words.Words(self._backend) if words.allows(self._backend) else None
         self._known = functools.lru_cache(maxsize=256)(self._count)
 
     def save(self, folder: str) -> None:
@@ -45,6 +47,8 @@ class Counter:
     def _count(self, turns: tuple[Turn, ...]) -> int:
         messages = [{"role": ROLES[turn.speaker], "content": turn.value} for turn in turns]
         text = self._template.render(messages=messages, add_generation_prompt=False, **self._special)
+        if self._words is not None:
+            return self._words.count(text)
         # fast: without each token's place in the text
         return len(self._backend.encode_batch_fast([text], add_special_tokens=False)[0])
 
