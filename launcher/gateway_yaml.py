@@ -28,6 +28,7 @@ def task() -> dict[str, Any]:
         "name": NAME,
         "workdir": REPOSITORY_FILES,
         "resources": {"use_spot": False, "cpus": "2+", "memory": "4+", "disk_size": 30, "ports": PORT},
+        "envs": {"VLAUNCH_SKYSERVE": ""},
         "secrets": {KEY: None, TOKEN: None},
         "setup": machine_setup.environment("The gateway's libraries", "serve", name=ENVIRONMENT),
         "run": machine_setup.variable(ENVIRONMENT)

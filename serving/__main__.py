@@ -21,6 +21,7 @@ async def gateway(config: GatewayConfig) -> None:
     from serving.gateway import Gateway
     from serving.moderation import Moderation
     from serving.page import Page
+    from serving.skyserve import Counting
 
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -28,6 +29,8 @@ async def gateway(config: GatewayConfig) -> None:
     running = Gateway(config)
     moderation = Moderation(config.moderation)
     running.guards.append(moderation.guard)
+    counting = Counting(config.skyserve)
+    running.guards.append(counting.guard)
     if config.page:
         Page(running, Path(config.page_folder) if config.page_folder else None)
     try:
@@ -38,6 +41,7 @@ async def gateway(config: GatewayConfig) -> None:
     await stop.wait()
     await running.stop()
     await moderation.close()
+    await counting.close()
 
 
 async def worker(config: WorkerConfig) -> None:

@@ -95,6 +95,18 @@ class ModerationRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
             raise ValueError(f"timeout_seconds of moderation '{self.name}' must be above 0")
 
 
+class SkyServeEndpoint(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One `[[skyserve]]` entry: a model whose replicas SkyServe scales by the requests it sees."""
+
+    model: str
+    url: str
+    """The service's own endpoint, as `sky serve status` shows it. It is told of every request for the model."""
+
+    def __post_init__(self) -> None:
+        if not self.model or not self.url.startswith(("http://", "https://")):
+            raise ValueError(f"'{self.model}={self.url}' is not a model and its address; write MODEL=http://host:port")
+
+
 class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A gateway's TOML file, or its defaults."""
 
@@ -151,6 +163,9 @@ class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
     moderation: tuple[ModerationRule, ...] = ()
     """What looks at requests before a model does."""
+
+    skyserve: tuple[SkyServeEndpoint, ...] = ()
+    """Services whose autoscaling is to see the requests that come here."""
 
     page: bool = True
     """Whether the chat page is at `/`."""

@@ -26,6 +26,7 @@ def vlaunch(*arguments: str, **variables: str) -> subprocess.CompletedProcess[st
         ("prot = 1", "unknown field `prot`"),
         ("port = 70000", "it must be 0 to 65535"),
         ('[[keys]]\nname = "a"\nsha256 = "short"', "not 64 hexadecimal digits"),
+        ('[[skyserve]]\nmodel = "m"\nurl = "host:1"', "write MODEL=http://host:port"),
         ("stall_seconds = 0", "it must be above 0"),
         ("not toml", "line 1"),
     ],

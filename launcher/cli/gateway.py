@@ -15,6 +15,10 @@ if TYPE_CHECKING:
 @click.option("--host", metavar="HOST", help="Where to listen; beyond this machine only with keys.")
 @click.option("--port", type=click.IntRange(0, 65535), metavar="PORT", help="0 takes a free one.  [default: 8080]")
 @click.option("--stall-seconds", type=float, metavar="S", help="A stream silent for so long goes on elsewhere.")
+@click.option(
+    "--skyserve", multiple=True, metavar="MODEL=URL", envvar="VLAUNCH_SKYSERVE", show_envvar=True,
+    help="Tell SkyServe's endpoint of a model's requests, so that it scales by them. May be given again.",
+)  # fmt: skip
 @click.option("--new-key", "key_name", metavar="NAME", help="Make an API key and the entry for FILE, and end.")
 @click.option("--new-token", "token_name", metavar="NAME", help="Make a worker's token and its entry, and end.")
 def gateway(
@@ -22,6 +26,7 @@ def gateway(
     host: str | None,
     port: int | None,
     stall_seconds: float | None,
+    skyserve: tuple[str, ...],
     key_name: str | None,
     token_name: str | None,
 ) -> None:
@@ -34,7 +39,7 @@ def gateway(
 
     from launcher import serving_process
     from launcher.errors import ServeError
-    from serving.config import ApiKey, GatewayConfig, hashed, load_gateway
+    from serving.config import ApiKey, GatewayConfig, SkyServeEndpoint, hashed, load_gateway
 
     if key_name or token_name:
         if key_name:
@@ -46,7 +51,8 @@ def gateway(
     given = {name: value for name, value in flags.items() if value is not None}
     try:
         config = load_gateway(path) if path else GatewayConfig()
-        config = msgspec.structs.replace(config, **given)
+        endpoints = [SkyServeEndpoint(model=each.partition("=")[0], url=each.partition("=")[2]) for each in skyserve]
+        config = msgspec.structs.replace(config, **given, skyserve=(*config.skyserve, *endpoints))
     except ValueError as failure:
         raise ServeError(f"{failure}.") from None
     if not config.keys and (key := os.environ.get("VLAUNCH_API_KEY")):
