@@ -140,8 +140,9 @@ def main() -> None:
         app.router.add_get(path, dummy.well)
     uvloop.install()
     # A thousand streams begin at once; connections beyond the backlog are only tried again a second later.
-    quiet = {"access_log": None, "print": None}
-    web.run_app(app, host="127.0.0.1", port=arguments.port, backlog=4096, handler_cancellation=True, **quiet)
+    web.run_app(
+        app, host="127.0.0.1", port=arguments.port, backlog=4096, access_log=None, print=None, handler_cancellation=True
+    )
 
 
 if __name__ == "__main__":

@@ -69,7 +69,7 @@ def prepare(
         else:
             chosen = _cloud_plan(spec, resolved, spot=spot, infra=infra, zones=zones, max_price=max_price)
         name = service if len(spec.models) == 1 else f"{service}-{_plain(model.name)}"
-        launch = serve_yaml.Launch(service=name, gateway=gateway, spot=spot)
+        launch = serve_yaml.Launch(service=name, run_id=service, gateway=gateway, spot=spot)
         rendered = serve_yaml.service(spec, resolved, chosen, launch)
         text = task_yaml.to_text(rendered, header(named))
         parts.append(Part(service=name, model=resolved, made_from=model.source, plan=chosen, text=text))

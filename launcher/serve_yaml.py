@@ -13,7 +13,7 @@ import msgspec
 from launcher import machine_setup
 from launcher.serve_plan import ServePlan
 from launcher.serve_spec import ServedModel, ServeSpec
-from launcher.task_yaml import REPOSITORY_FILES
+from launcher.task_yaml import LABEL, REPOSITORY_FILES, label_of
 
 TOKEN = "VLAUNCH_WORKER_TOKEN"
 """The secret a worker registers with."""
@@ -47,6 +47,8 @@ class Launch(msgspec.Struct, frozen=True, kw_only=True):
     """What is decided at launch, beside spec and plan."""
 
     service: str
+    run_id: str
+    """Of the whole, which may have a service for each model; the label of every machine."""
     gateway: str | None
     """None leaves the address to be named by `sky serve up --env VLAUNCH_GATEWAY=…`."""
     spot: bool = True
@@ -112,6 +114,7 @@ def _policy(spec: ServeSpec, launch: Launch) -> dict[str, Any]:
 
 def _resources(spec: ServeSpec, plan: ServePlan, launch: Launch) -> dict[str, Any]:
     resources: dict[str, Any] = {"use_spot": launch.spot, "disk_size": spec.machine.disk_gb, "ports": READY_PORT}
+    resources["labels"] = {LABEL: label_of(launch.run_id)}
     if spec.machine.cpus:
         resources["cpus"] = spec.machine.cpus
     candidates = [

@@ -165,6 +165,9 @@ def test_several_models_are_several_services_under_one_text() -> None:
         "vicuna-7b-20261125-abcdef-vicuna-7b", "vicuna-7b-20261125-abcdef-other-2",
     ]  # fmt: skip
     assert both.parts[1].plan.tokens_per_second is None
+    # Billing exports find all machines of a service by the id that the ledger has.
+    labels = [each["resources"]["labels"] for each in documents]
+    assert labels == [{"vlaunch-run": "vicuna-7b-20261125-abcdef"}] * 2
 
 
 def test_replicas_on_the_command_line_keep_the_spec_whole() -> None:

@@ -8,9 +8,8 @@ from typing import Any
 import pytest
 
 from launcher import served
-from launcher.budgets import Budgets
 from launcher.errors import SkyPilotError
-from launcher.forecast import forecast
+from launcher.forecast import Budgets, forecast
 from launcher.ledger import Record
 from launcher.machines import RunFacts
 from launcher.managed import Managed
