@@ -38,7 +38,7 @@ def conversations() -> Any:
     return Tokens(ids, draw.random(total) < 0.6, np.cumsum([0, *lengths]).astype(np.int64))
 
 
-def network() -> Any:
+def network(attention: str = "sdpa") -> Any:
     """The model, 8.5 million parameters."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
@@ -48,6 +48,7 @@ def network() -> Any:
         LlamaConfig(
             hidden_size=256, intermediate_size=704, num_hidden_layers=8, num_attention_heads=8,
             num_key_value_heads=8, vocab_size=VOCABULARY, max_position_embeddings=CONTEXT, use_cache=False,
+            attn_implementation=attention,
         )
     )  # fmt: skip
 
@@ -56,7 +57,7 @@ def ours(precision: str) -> tuple[float, int]:
     """CPU seconds and tokens of the trainer's steps over the packed rows."""
     from checkpoints.fence import Fence
     from checkpoints.stores.folder import FolderStore
-    from train import model
+    from train import attention, model
     from train.config import DataConfig, ModelConfig, TrainConfig, TrainerRecipe
     from train.data import Rows
     from train.loop import Trainer
@@ -76,7 +77,8 @@ def ours(precision: str) -> tuple[float, int]:
     )  # fmt: skip
     config = ModelConfig(base="tiny", parameters=0.0085, native_context_tokens=CONTEXT, context_tokens=CONTEXT)
     accelerate = model.accelerator(train)
-    sharded, optimizer = model.shard(accelerate, network(), train)
+    kernel, _ = attention.choose(config.attention, precision)
+    sharded, optimizer = model.shard(accelerate, network(kernel), train)
     with tempfile.TemporaryDirectory() as folder:
         store = FolderStore(Path(folder))
         trainer = Trainer(

@@ -1,11 +1,13 @@
-"""Saves while training goes on: the step waits for a copy out of the model, a thread does the rest. Knows nothing of
-training: a state is a dictionary of tensors.
+"""Saves while training goes on: a thread copies the state and writes the copy. Whoever is about to change the state
+waits for what is left of the copy, and for nothing else. Knows nothing of training: a state is a dictionary of
+tensors.
 """
 
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -27,9 +29,10 @@ class Save:
 
     checkpoint: Checkpoint
     stall_seconds: float
+    """What training waited: to begin it, and for the rest of the copy."""
     began: float
     seconds: float = 0.0
-    """From the copy to the commit."""
+    """From its beginning to the commit."""
     size: int = 0
     """Bytes of all ranks."""
     failure: StoreError | None = None
@@ -60,18 +63,28 @@ class Staging:
         self._reserving = threading.Thread(target=touch, name="staging")
         self._reserving.start()
 
-    def copy(self, state: State) -> State:
-        """The same dictionary over copies on the CPU; valid until the next copy."""
+    def copy(self, state: State) -> tuple[State, Callable[[], None]]:
+        """The same dictionary over memory on the CPU, valid until the next copy, and what fills it: to be called once,
+        in any thread, while nothing changes `state`."""
         if self._reserving is not None:
             self._reserving.join()
             self._reserving = None
         sources: list[torch.Tensor] = []
         targets: list[torch.Tensor] = []
         copied: State = self._walk("", state, sources, targets)
-        torch._foreach_copy_(targets, sources, non_blocking=self._pinned)
-        if self._pinned:
-            torch.cuda.synchronize()
-        return copied
+        if not self._pinned:
+            return copied, partial(torch._foreach_copy_, targets, sources)
+        # A stream of its own, which begins after what has been asked of the GPU so far: the last change of the state.
+        device, changed = torch.cuda.current_device(), torch.cuda.current_stream().record_event()
+
+        def fill() -> None:
+            stream = torch.cuda.Stream(device)
+            stream.wait_event(changed)
+            with torch.cuda.stream(stream):
+                torch._foreach_copy_(targets, sources, non_blocking=True)
+            stream.synchronize()
+
+        return copied, fill
 
     def _walk(self, path: str, value: Any, sources: list[torch.Tensor], targets: list[torch.Tensor]) -> Any:
         """`value` with memory of ours in place of its tensors; notes what has to be copied where."""
@@ -106,6 +119,7 @@ class Saver:
         *,
         group: dist.ProcessGroup,
         recipe_sha256: str,
+        staging: Staging | None = None,
         on_begin: Callable[[Save], None] = lambda save: None,
         on_commit: Callable[[Save], None] = lambda save: None,
     ) -> None:
@@ -119,7 +133,8 @@ class Saver:
         """Called on rank 0, in the saving thread, as soon as a checkpoint exists."""
         self.ready = False
         """Whether the memory for a copy is there or being made."""
-        self._staging = Staging()
+        self._staging = staging or Staging()
+        self._copied = threading.Event()
         self._thread: threading.Thread | None = None
         self._save: Save | None = None
         self._crash: BaseException | None = None
@@ -134,16 +149,27 @@ class Saver:
         return self._thread is not None and self._thread.is_alive()
 
     def start(self, state: Callable[[], State], *, step: int, tokens_seen: int) -> float:
-        """Copy what `state` gives and save the copy in the background; the seconds the caller was held up."""
+        """Save what `state` gives in the background; the seconds the caller was held up. Nothing may change it before
+        `settle` returns."""
         if self._thread is not None:
             raise RuntimeError("a save is still under way")
         began = time.monotonic()
-        copy = self._staging.copy(state())
-        stalled = time.monotonic() - began
-        self._save = Save(Checkpoint(step, self.attempt), stalled, began)
-        self._thread = threading.Thread(target=self._run, args=(copy, self._save, tokens_seen), name="checkpoint")
+        copy, fill = self._staging.copy(state())
+        self._save = Save(Checkpoint(step, self.attempt), time.monotonic() - began, began)
+        self._copied.clear()
+        self._thread = threading.Thread(target=self._run, args=(copy, fill, self._save, tokens_seen), name="checkpoint")
         self._thread.start()
-        return stalled
+        return self._save.stall_seconds
+
+    def settle(self) -> float:
+        """Wait until the save under way, if any, has its copy, so that the state may change; the seconds it took."""
+        if self._thread is None or self._save is None or self._copied.is_set():
+            return 0.0
+        began = time.monotonic()
+        self._copied.wait()
+        waited = time.monotonic() - began
+        self._save.stall_seconds += waited
+        return waited
 
     def collect(self) -> Save | None:
         """Wait for the save under way, if any, and return it; raises where the machinery itself broke."""
@@ -155,8 +181,12 @@ class Saver:
             raise self._crash
         return self._save
 
-    def _run(self, state: State, save: Save, tokens_seen: int) -> None:
+    def _run(self, state: State, fill: Callable[[], None], save: Save, tokens_seen: int) -> None:
         try:
+            try:
+                fill()
+            finally:
+                self._copied.set()  # where it failed nothing is written, and nobody has to wait
             self._write(state, save, tokens_seen)
         except Exception as crash:  # noqa: BLE001  carried to the training thread, where `collect` raises it
             self._crash = crash

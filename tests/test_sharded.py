@@ -1,7 +1,8 @@
 """A checkpoint on disk: what is saved is loaded, and every kind of damage is found, named and passed over."""
 
 import datetime
-from collections.abc import Iterable, Iterator
+import threading
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from torch.distributed.checkpoint.planner import LoadItemType, LoadPlan, ReadIte
 from checkpoints import layout, sharded
 from checkpoints.layout import Checkpoint
 from checkpoints.run import Attempt, forget, reading
-from checkpoints.saver import Save, Saver, Superseded
+from checkpoints.saver import Save, Saver, Staging, Superseded
 from checkpoints.sharded import Corrupt, State, committed, load_first_whole, read_manifest
 from checkpoints.stores import StoreFull
 from checkpoints.stores.folder import FolderStore
@@ -79,9 +80,73 @@ def test_a_save_is_of_the_state_at_its_start(store: FolderStore, group: dist.Pro
     state = some_state(5)
     saver = Saver(store, 1, group=group, recipe_sha256="r")
     saver.start(lambda: state, step=5, tokens_seen=0)
+    saver.settle()
     state["model"]["a"].zero_()  # training goes on
     saver.collect()
     assert equal(load(store, group)[1], 5)
+
+
+class Held(Staging):
+    """Copies when it is let."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.let = threading.Event()
+
+    def copy(self, state: State) -> tuple[State, Callable[[], None]]:
+        copied, fill = super().copy(state)
+
+        def late() -> None:
+            self.let.wait()
+            fill()
+
+        return copied, late
+
+
+def test_training_goes_on_beside_the_copy_and_waits_for_it_before_the_state_changes(
+    store: FolderStore, group: dist.ProcessGroup
+) -> None:
+    staging, state = Held(), some_state(5)
+    saver = Saver(store, 1, group=group, recipe_sha256="r", staging=staging)
+    assert saver.settle() == 0.0  # no save is under way
+
+    def change() -> None:
+        saver.settle()
+        for tensor in state["model"].values():
+            tensor.add_(1)
+
+    saver.start(lambda: state, step=5, tokens_seen=0)  # returns, though nothing is copied yet
+    training = threading.Thread(target=change)
+    training.start()
+    assert equal(state, 5)
+    staging.let.set()
+    training.join()
+    saver.collect()
+    assert not equal(state, 5)
+    step, loaded, _ = load(store, group)
+    assert step == 5
+    assert equal(loaded, 5)
+
+
+class Broken(Staging):
+    """Cannot copy."""
+
+    def copy(self, state: State) -> tuple[State, Callable[[], None]]:
+        def fill() -> None:
+            raise RuntimeError("no memory")
+
+        return state, fill
+
+
+def test_a_copy_that_fails_is_not_waited_for_and_raised_where_the_save_is_collected(
+    store: FolderStore, group: dist.ProcessGroup
+) -> None:
+    saver = Saver(store, 1, group=group, recipe_sha256="r", staging=Broken())
+    saver.start(lambda: some_state(5), step=5, tokens_seen=0)
+    saver.settle()
+    with pytest.raises(RuntimeError, match="no memory"):
+        saver.collect()
+    assert not list(store.list("checkpoints/"))
 
 
 def test_two_saves_are_never_under_way_at_once(store: FolderStore, group: dist.ProcessGroup) -> None:

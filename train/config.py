@@ -38,8 +38,9 @@ class ModelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """The chat template; `tokenizer` takes the base model's own, which must mark the assistant's text."""
 
     attention: Literal["auto", "flash", "varlen", "torch"] = "auto"
-    """`flash`: flash-attn; `varlen`: torch's own variable-length kernel; `torch`: torch's attention with a mask, which
-    runs everywhere. `auto`: the first of them that this machine has; the log says which."""
+    """`flash`: flash-attn; `varlen`: torch's own variable-length kernel; `torch`: torch's attention with a mask, for
+    comparison. `auto`: the first of the kernels that this machine has, or torch's attention one conversation at a
+    time; the log says which."""
 
     def __post_init__(self) -> None:
         at_least(self, "context_tokens", 8)

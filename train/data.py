@@ -123,6 +123,15 @@ class Batch:
         """Where each conversation of all rows, one after another, begins, and at last where the last one ends."""
         return np.append(np.flatnonzero(self.positions == 0), self.positions.size).astype(np.int32)
 
+    @property
+    def learned(self) -> tuple[Array, Array]:
+        """Which tokens of all rows, one after another, come before one that is learned, and what each has to
+        predict."""
+        following = np.roll(self.labels, -1, axis=1)
+        following[:, -1] = IGNORED  # a row's last token predicts nothing
+        at = np.flatnonzero(following != IGNORED)
+        return at, following.flat[at]
+
 
 class Rows:
     """The packed training rows."""

@@ -50,16 +50,17 @@ def _one_step(found: Any, train: TrainConfig, context_tokens: int, mesh: DeviceM
     network = from_config(found, attn_implementation=kernel, dtype=torch.float32)
     network, optimizer = models.shard(_place(train, mesh), network, train)
     network.train()
-    ids = torch.zeros(train.micro_batch, context_tokens, dtype=torch.int64)
-    told: dict[str, Any] = {}
+    tokens = train.micro_batch * context_tokens
+    ids, learned = torch.zeros(1, tokens, dtype=torch.int64), torch.arange(tokens)  # every token, which is the most
+    told: dict[str, Any] = {"logits_to_keep": learned}
     if kernel == attention.VARLEN:
-        told = {
+        told |= {
             "cu_seq_lens_q": torch.zeros(train.micro_batch + 1, dtype=torch.int32),
             "max_length_q": context_tokens,
         }
 
     def step() -> None:
-        loss, _ = weighted_loss(network(input_ids=ids, **told).logits, ids, 1.0)
+        loss, _ = weighted_loss(network(input_ids=ids, **told).logits[0], ids[0], 1.0)
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(network.parameters(), train.clip_norm)
         optimizer.step()

@@ -23,7 +23,7 @@ from checkpoints.sharded import Corrupt, committed, load_first_whole
 from checkpoints.stores import Store
 from train import attention, guards
 from train.config import TrainConfig, TrainerRecipe
-from train.data import IGNORED, Batch, Rows
+from train.data import Batch, Rows
 from train.errors import TrainError
 from train.loss import weighted_loss
 from train.preemption import Notice
@@ -171,11 +171,7 @@ class Trainer:
         micro = [self.rows.batch(rows) for rows in mine]
         device = self.accelerate.device
         counts = torch.tensor(
-            [
-                sum(int((each.labels[:, 1:] != IGNORED).sum()) for each in micro),
-                sum(each.ids.size for each in micro),
-            ],
-            device=device,
+            [sum(len(each.learned[0]) for each in micro), sum(each.ids.size for each in micro)], device=device
         )
         dist.all_reduce(counts)
         trained, seen = counts.tolist()
@@ -186,6 +182,7 @@ class Trainer:
         norm = guards.clip(self.model.parameters(), self.config.clip_norm)
         if not math.isfinite(norm):  # as it is wherever a loss is not, and the same on every rank
             raise self._not_finite(loss_sum, norm, mine)
+        waited = self.saving.saver.settle()  # a save copies the state that this changes
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.step += 1
@@ -193,7 +190,7 @@ class Trainer:
         told = self._signals(loss_sum).reduced()
         self.progress.step(
             self.step, self.steps, loss=told.loss / trained, norm=norm, rate=rate, tokens=seen,
-            seconds=time.monotonic() - began,
+            seconds=time.monotonic() - began - waited,
         )  # fmt: skip
         return told
 
@@ -203,16 +200,16 @@ class Trainer:
         for number, batch in enumerate(micro):
             self.model.set_requires_gradient_sync(number == len(micro) - 1)
             self._seed(number * self.world_size + self.rank)
+            at, targets = (torch.from_numpy(each).to(device) for each in batch.learned)
+            # All rows as one, which is what kernels of variable length want, and logits of what is learned alone.
+            logits = self.model(
+                input_ids=torch.from_numpy(batch.ids.reshape(1, -1)).to(device),
+                position_ids=torch.from_numpy(batch.positions.reshape(1, -1)).to(device),
+                logits_to_keep=at,
+                **attention.borders(self.kernel, batch, device),
+            ).logits
             # FSDP averages over ranks; the batch's mean is over its tokens, wherever they lie.
-            loss, total = weighted_loss(
-                self.model(
-                    input_ids=torch.from_numpy(batch.ids).to(device),
-                    position_ids=torch.from_numpy(batch.positions).to(device),
-                    **attention.borders(self.kernel, batch, device),
-                ).logits,
-                torch.from_numpy(batch.labels).to(device),
-                self.world_size / trained,
-            )
+            loss, total = weighted_loss(logits[0], targets, self.world_size / trained)
             loss.backward()  # type: ignore[no-untyped-call]
             loss_sum += total.item()
         return loss_sum

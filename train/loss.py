@@ -6,8 +6,6 @@ from typing import Any
 
 import torch
 
-from train.data import IGNORED
-
 CHUNK_TOKENS = 256
 """Tokens whose logits are in fp32 at once."""
 
@@ -18,19 +16,17 @@ class _CrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, logits: torch.Tensor, labels: torch.Tensor, weight: float
+        ctx: Any, logits: torch.Tensor, targets: torch.Tensor, weight: float
     ) -> tuple[torch.Tensor, torch.Tensor]:
         total = torch.zeros((), dtype=torch.float32, device=logits.device)
         gradient = torch.empty_like(logits)
-        for first in range(0, len(labels), CHUNK_TOKENS):
+        for first in range(0, len(targets), CHUNK_TOKENS):
             part = slice(first, first + CHUNK_TOKENS)
-            said = labels[part]
-            known = (said != IGNORED).unsqueeze(1)
-            index = said.clamp(min=0).unsqueeze(1)
+            index = targets[part].unsqueeze(1)
             shares = torch.log_softmax(logits[part].float(), dim=1)
-            total -= (shares.gather(1, index) * known).sum()
+            total -= shares.gather(1, index).sum()
             shares.exp_().scatter_add_(1, index, torch.full_like(index, -1, dtype=torch.float32))
-            gradient[part] = shares.mul_(known * weight)
+            gradient[part] = shares.mul_(weight)
         ctx.save_for_backward(gradient)
         ctx.mark_non_differentiable(total)
         return total * weight, total
@@ -41,14 +37,10 @@ class _CrossEntropy(torch.autograd.Function):
         return gradient.mul_(upstream), None, None
 
 
-def weighted_loss(logits: torch.Tensor, labels: torch.Tensor, weight: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """`weight` times the sum of the losses of predicting each label by the logits of the token before it, to call
-    `backward` on, and the sum itself.
+def weighted_loss(logits: torch.Tensor, targets: torch.Tensor, weight: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """`weight` times the sum of the losses of predicting `targets`, to call `backward` on, and the sum itself.
 
-    `logits` are rows x tokens x vocabulary, `labels` rows x tokens with IGNORED where nothing is learned. A loss of
-    its own per row: a row's last token predicts nothing.
+    `logits` are tokens x vocabulary, those of the tokens before the targets alone.
     """
-    following = torch.full_like(labels, IGNORED)
-    following[:, :-1] = labels[:, 1:]
-    loss, total = _CrossEntropy.apply(logits.flatten(0, 1), following.flatten(), weight)  # type: ignore[no-untyped-call]
+    loss, total = _CrossEntropy.apply(logits, targets, weight)  # type: ignore[no-untyped-call]
     return loss, total

@@ -206,7 +206,7 @@ def moments(shape: Shape, model: ModelConfig, train: TrainConfig, world_size: in
         held = size * tokens * hidden
     else:
         held = tokens * (4 * size * middle + 10 * size * hidden + 2 * size * kv)
-    mask = 0 if model.attention != "torch" else (1 + size) * train.micro_batch * model.context_tokens**2
+    mask = 0 if model.attention != "torch" else (1 + size) * tokens**2
     kept_tail = size * tail if shape.tied else 0
     """The tied output layer's gradient waits for the embedding's."""
 

@@ -203,7 +203,7 @@ def shard(accelerate: Any, model: Any, config: TrainConfig) -> tuple[Any, torch.
         (parameter for parameter in model.parameters() if parameter.requires_grad),
         lr=config.learning_rate,
         weight_decay=config.weight_decay,
-        fused=torch.cuda.is_available() and not config.cpu_offload,
+        fused=True,
     )
     return model, optimizer
 
