@@ -37,6 +37,9 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """On the first offer, with its overhead; None where the recipe does not say how many tokens there are or the
     accelerator's speed is not known."""
     on_demand_estimate: Estimate | None
+    machine_life_seconds: float | None = None
+    """How long a machine is expected to last, None where it is not known: of a cloud's places no lives are on record
+    here, and the run learns its own."""
     assumptions: list[str]
     """In words, for a person."""
 
@@ -64,6 +67,7 @@ def choose(
         fallbacks=list(fallbacks[:most]),
         estimate=estimate(recipe, kept[0], overhead),
         on_demand_estimate=estimate(recipe, beside, (1.0, 1.0)) if beside else None,
+        machine_life_seconds=recipe.local.mean_life_seconds if kept[0].cloud == "local" and kept[0].spot else None,
         assumptions=_assumptions(recipe, kept, on_demand[:1], overhead),
     )
 

@@ -13,7 +13,7 @@ from launcher import machine_setup
 from launcher.plan import Plan
 from launcher.recipe import NamedRecipe, Recipe
 from market.offers import Offer
-from train.config import INTERRUPTED
+from train.config import INTERRUPTED, MACHINE_LIFE
 
 REPOSITORY_FILES = "."
 """The workdir: the folder with train/ and checkpoints/, from which a task is launched."""
@@ -78,6 +78,8 @@ def task(named: NamedRecipe, plan: Plan, launch: Launch) -> dict[str, Any]:
         "VLAUNCH_PRICES": _prices(_offers(plan, launch)),
         "VLAUNCH_RECIPE": named.text,
     }
+    if plan.machine_life_seconds is not None:
+        rendered["envs"][MACHINE_LIFE] = f"{plan.machine_life_seconds:g}"
     if recipe.machine.secrets:
         # Names alone: SkyPilot takes the values from the environment of whoever launches.
         rendered["secrets"] = dict.fromkeys(sorted(recipe.machine.secrets))

@@ -12,7 +12,7 @@ import yaml
 
 from launcher import launch, recipe, yamls
 from tests.sky_tasks import accepted
-from train.config import read_recipe
+from train.config import MACHINE_LIFE, read_recipe
 
 ROOT = Path(__file__).resolve().parent.parent
 CLOUD = [name for name in recipe.names() if recipe.load(name).recipe.machine.accelerators]
@@ -63,6 +63,13 @@ def test_candidate_zones_come_in_price_order_and_the_machine_knows_their_prices(
     assert prices == sorted(prices)
     table = json.loads(task["envs"]["VLAUNCH_PRICES"])
     assert set(table["usd_per_hour"]) == {offer.place for offer in chosen.plan.offers}
+
+
+def test_the_machine_is_told_how_long_it_is_expected_to_last_where_the_plan_knows() -> None:
+    simulated = prepared("tiny", "local.mean_life_seconds=90", infra="local").text
+    assert yaml.safe_load(simulated)["envs"][MACHINE_LIFE] == "90"
+    for unknown in (prepared("tiny", infra="local", spot=False), prepared("vicuna-7b")):
+        assert MACHINE_LIFE not in yaml.safe_load(unknown.text)["envs"]
 
 
 def test_zone_infra_and_price_narrow_the_candidates() -> None:

@@ -10,9 +10,9 @@ from typing import Any
 import msgspec
 
 from checkpoints.stores import Store, StoreError, StoreRefused, Transfer, open_store
-from train.config import FINISHED, INTERRUPTED, REFUSED, TrainerRecipe, read_recipe
+from train.config import FINISHED, INTERRUPTED, MACHINE_LIFE, REFUSED, TrainerRecipe, read_recipe
 from train.errors import TrainError
-from train.machine import MACHINE_LIFE, RECIPE, RUN, STORE, here, required, scratch
+from train.machine import RECIPE, RUN, STORE, here, required, scratch
 from train.preemption import GRACE, Notice
 
 _RECIPE_NAME = "recipe.toml"

@@ -14,6 +14,9 @@ REFUSED = 1
 INTERRUPTED = 75
 """Left with a checkpoint because the machine is going away (EX_TEMPFAIL): start again and it goes on."""
 
+MACHINE_LIFE = "VLAUNCH_MACHINE_LIFE_SECONDS"
+"""The variable that says how long the plan expects a machine to last; without, `checkpoints.machine_life_seconds`."""
+
 
 class ModelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The `[model]` section."""

@@ -14,8 +14,6 @@ STORE = "VLAUNCH_STORE"
 RUN = "VLAUNCH_RUN"
 PRICES = "VLAUNCH_PRICES"
 SCRATCH = "VLAUNCH_SCRATCH"
-MACHINE_LIFE = "VLAUNCH_MACHINE_LIFE_SECONDS"
-"""How long the plan expects a machine to last; the recipe's `checkpoints.machine_life_seconds` where it is not set."""
 
 
 @dataclass(frozen=True)
