@@ -5,6 +5,7 @@ import functools
 import http.server
 import json
 import os
+import signal
 import sys
 import threading
 from pathlib import Path
@@ -62,10 +63,14 @@ def test_a_replica_whose_cloud_gives_notice_is_not_ready_any_more_and_does_not_c
             [sys.executable, "-m", "serving.replica", *flags, "--engine", f"http://127.0.0.1:{engine}", "--", *command],
             {**os.environ, **cloud.environment, **where},
         )
-        wait_for_workers(gateway, 1)
-        cloud.announce(120)
-        wait_for_workers(gateway, 0)
-        serving.wait_for_log("replica", "leaving")
-        answer = httpx.get(f"http://127.0.0.1:{ready}/ready")
-        assert (answer.status_code, answer.json()["ready"]) == (503, False)
-        assert serving.processes["replica"].poll() is None, "SkyServe takes a replica that ends for one that failed"
+        try:
+            wait_for_workers(gateway, 1)
+            cloud.announce(120)
+            wait_for_workers(gateway, 0)
+            serving.wait_for_log("replica", "leaving")
+            answer = httpx.get(f"http://127.0.0.1:{ready}/ready")
+            assert (answer.status_code, answer.json()["ready"]) == (503, False)
+            assert serving.processes["replica"].poll() is None, "SkyServe takes a replica that ends for one that failed"
+        finally:  # killed by -9 it would leave its engine behind
+            serving.kill("replica", signal.SIGTERM)
+        assert serving.processes["replica"].returncode == 0
