@@ -18,8 +18,9 @@ from torch.distributed.checkpoint.state_dict_saver import save as save_state
 from torch.distributed.tensor import DTensor
 
 from checkpoints import layout, run
+from checkpoints.blocks import BLOCK_BYTES
 from checkpoints.layout import Checkpoint, FileSum, Manifest
-from checkpoints.sharded import BLOCK_BYTES, State, StoreWriter
+from checkpoints.sharded import State, StoreWriter
 from checkpoints.stores import Store, StoreError
 
 
@@ -78,7 +79,7 @@ class Staging:
         device, changed = torch.cuda.current_device(), torch.cuda.current_stream().record_event()
 
         def fill() -> None:
-            stream = torch.cuda.Stream(device)
+            stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
             stream.wait_event(changed)
             with torch.cuda.stream(stream):
                 torch._foreach_copy_(targets, sources, non_blocking=True)

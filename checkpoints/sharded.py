@@ -1,7 +1,7 @@
 """FSDP state to files and back, by torch.distributed.checkpoint's planners over our own store.
 
-Every rank streams one file of raw tensor bytes from memory to the store; sizes and checksums go into a
-manifest that is written last. Knows nothing of training: a state is a dictionary of tensors.
+Every rank streams one file of raw tensor bytes from memory to the store; sizes and checksums (checkpoints.blocks) go
+into a manifest that is written last. Knows nothing of training: a state is a dictionary of tensors.
 """
 
 import contextlib
@@ -9,14 +9,11 @@ import hashlib
 import io
 import pickle
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-import msgspec
 import torch
 import torch.distributed as dist
-import xxhash
 from torch.distributed.checkpoint.default_planner import DefaultLoadPlanner
 from torch.distributed.checkpoint.metadata import Metadata, MetadataIndex, StorageMeta, TensorStorageMetadata
 from torch.distributed.checkpoint.planner import (
@@ -33,21 +30,14 @@ from torch.distributed.checkpoint.storage import StorageReader, StorageWriter, W
 from torch.futures import Future
 
 from checkpoints import layout
+from checkpoints.blocks import Blocks, Corrupt, Summed, read_manifest
 from checkpoints.layout import Checkpoint, FileSum, Manifest
 from checkpoints.run import reading
 from checkpoints.stores import Store
 
-BLOCK_BYTES = 8 << 20
 METADATA = "metadata.bin"
-_BLOCKS_AT_ONCE = 4
-_BLOCKS_AHEAD = 8
-"""Blocks of a checkpoint that a rank holds or fetches while it places another: 64 MB."""
 
 State = dict[str, Any]
-
-
-class Corrupt(Exception):
-    """A file of a committed checkpoint is missing or is not what its manifest says; names file and reason."""
 
 
 @dataclass(frozen=True)
@@ -72,38 +62,6 @@ class _Piece:
     @property
     def place_key(self) -> tuple[str, int]:
         return self.file, self.offset
-
-
-class _Summed:
-    """Passes chunks on and keeps the checksum of every block."""
-
-    def __init__(self) -> None:
-        self.size = 0
-        self.digests: list[str] = []
-        self._hash = xxhash.xxh3_128()
-        self._room = BLOCK_BYTES
-
-    def through(self, chunks: Iterator[bytes | memoryview]) -> Iterator[bytes | memoryview]:
-        for chunk in chunks:
-            view = memoryview(chunk).cast("B")
-            while view:
-                part, view = view[: self._room], view[self._room :]
-                self._hash.update(part)
-                self.size += len(part)
-                self._room -= len(part)
-                if not self._room:
-                    self._finish_block()
-                yield part
-        if self._room < BLOCK_BYTES:
-            self._finish_block()
-
-    def _finish_block(self) -> None:
-        self.digests.append(self._hash.hexdigest())
-        self._hash.reset()
-        self._room = BLOCK_BYTES
-
-    def sum(self) -> FileSum:
-        return FileSum(size=self.size, digests=self.digests)
 
 
 def _tensor_bytes(tensor: torch.Tensor) -> memoryview:
@@ -171,7 +129,7 @@ class StoreWriter(StorageWriter):
             yield chunk
 
     def _write(self, file: str, chunks: Iterator[bytes | memoryview]) -> None:
-        summed = _Summed()
+        summed = Summed()
         self.store.write(self.prefix + file, summed.through(chunks))
         self.sums[file] = summed.sum()
 
@@ -180,12 +138,8 @@ class StoreReader(StorageReader):
     """Reads what a rank needs of a committed checkpoint, and verifies every block it touches."""
 
     def __init__(self, store: Store, checkpoint: Checkpoint, manifest: Manifest) -> None:
-        self.store = store
-        self.prefix = checkpoint.prefix
-        self.manifest = manifest
+        self._blocks = Blocks(store, checkpoint, manifest)
         self._metadata: Metadata | None = None
-        self._cached: tuple[str, int, bytes] = ("", -1, b"")
-        self._ahead: _Ahead | None = None
 
     def reset(self, checkpoint_id: Any = None) -> None: ...
 
@@ -194,7 +148,7 @@ class StoreReader(StorageReader):
 
     def read_metadata(self, *args: Any, **kwargs: Any) -> Metadata:
         # Pickle runs code: it is only read after its checksum agrees with the manifest.
-        metadata: Metadata = pickle.loads(self.bytes_of(METADATA, 0, self._size(METADATA)))
+        metadata: Metadata = pickle.loads(self._blocks.bytes_of(METADATA, 0, self._blocks.size(METADATA)))
         return metadata
 
     def prepare_local_plan(self, plan: LoadPlan) -> LoadPlan:
@@ -206,15 +160,9 @@ class StoreReader(StorageReader):
     def read_data(self, plan: LoadPlan, planner: LoadPlanner) -> Future[None]:
         # In the order of the files, so that a block is fetched once, and the next ones while this one is placed.
         pieces = sorted(((self._piece(item), item) for item in plan.items), key=lambda pair: pair[0].place_key)
-        wanted = [block for piece, _ in pieces for block in self._blocks(piece.file, piece.offset, piece.length)]
-        with ThreadPoolExecutor(_BLOCKS_AT_ONCE, thread_name_prefix="read-ahead") as pool:
-            self._ahead = _Ahead(self._fetch, list(dict.fromkeys(wanted)), pool)
-            try:
-                for piece, item in pieces:
-                    self._place(piece, item, planner)
-            finally:
-                self._ahead.cancel()
-                self._ahead = None
+        with self._blocks.ahead([(piece.file, piece.offset, piece.length) for piece, _ in pieces]):
+            for piece, item in pieces:
+                self._place(piece, item, planner)
         done: Future[None] = Future()
         done.set_result(None)
         return done
@@ -237,7 +185,7 @@ class StoreReader(StorageReader):
         )
 
     def _place(self, piece: "_Piece", item: ReadItem, planner: LoadPlanner) -> None:
-        data = self.bytes_of(piece.file, piece.offset, piece.length)
+        data = self._blocks.bytes_of(piece.file, piece.offset, piece.length)
         if piece.dtype is None:
             planner.load_bytes(item, io.BytesIO(data))
             return
@@ -253,75 +201,6 @@ class StoreReader(StorageReader):
     def validate_checkpoint_id(cls, checkpoint_id: Any) -> bool:
         return True
 
-    def bytes_of(self, file: str, offset: int, length: int) -> bytearray:
-        """`length` verified bytes. Raises Corrupt."""
-        data = bytearray(length)
-        for _, index in self._blocks(file, offset, length):
-            start = index * self.manifest.block_bytes
-            low, high = max(offset, start), min(offset + length, start + self.manifest.block_bytes)
-            data[low - offset : high - offset] = memoryview(self._block(file, index))[low - start : high - start]
-        return data
-
-    def _blocks(self, file: str, offset: int, length: int) -> list[tuple[str, int]]:
-        block = self.manifest.block_bytes
-        return [(file, index) for index in range(offset // block, -(-(offset + length) // block))] if length else []
-
-    def _size(self, file: str) -> int:
-        if file not in self.manifest.files:
-            raise Corrupt(f"{self.prefix}{file} is not in the manifest")
-        return self.manifest.files[file].size
-
-    def _block(self, file: str, index: int) -> bytes:
-        if self._cached[:2] != (file, index):
-            data = self._ahead.take((file, index)) if self._ahead else self._fetch((file, index))
-            self._cached = (file, index, data)
-        return self._cached[2]
-
-    def _fetch(self, block: tuple[str, int]) -> bytes:
-        file, index = block
-        size = self._size(file)
-        start = index * self.manifest.block_bytes
-        want = min(self.manifest.block_bytes, size - start)
-        try:
-            data = self.store.read(self.prefix + file, start, want)
-        except FileNotFoundError:
-            raise Corrupt(f"{self.prefix}{file} is missing") from None
-        if len(data) != want:
-            raise Corrupt(f"{self.prefix}{file} is cut short: {start + len(data)} of {size} bytes")
-        if xxhash.xxh3_128_hexdigest(data) != self.manifest.files[file].digests[index]:
-            raise Corrupt(f"{self.prefix}{file} is damaged: the checksum of bytes {start} to {start + want} differs")
-        return data
-
-
-class _Ahead:
-    """Blocks fetched before they are asked for, in the order in which they will be; only so many are held."""
-
-    def __init__(
-        self, fetch: Callable[[tuple[str, int]], bytes], wanted: list[tuple[str, int]], pool: ThreadPoolExecutor
-    ) -> None:
-        self._fetch = fetch
-        self._wanted = iter(wanted)
-        self._pool = pool
-        self._under_way: dict[tuple[str, int], Any] = {}
-        for _ in range(_BLOCKS_AHEAD):
-            self._begin_next()
-
-    def take(self, block: tuple[str, int]) -> bytes:
-        """Waits for `block`, and begins another one."""
-        future = self._under_way.pop(block, None)
-        self._begin_next()
-        data: bytes = future.result() if future is not None else self._fetch(block)
-        return data
-
-    def cancel(self) -> None:
-        for future in self._under_way.values():
-            future.cancel()
-
-    def _begin_next(self) -> None:
-        block = next(self._wanted, None)
-        if block is not None:
-            self._under_way[block] = self._pool.submit(self._fetch, block)
-
 
 def _stored_sizes(about: TensorStorageMetadata, index: MetadataIndex) -> torch.Size:
     """The shape of the part of a tensor that was stored under `index`."""
@@ -330,17 +209,6 @@ def _stored_sizes(about: TensorStorageMetadata, index: MetadataIndex) -> torch.S
         for chunk in about.chunks
         if index.offset is None or torch.Size(chunk.offsets) == torch.Size(index.offset)
     )
-
-
-def read_manifest(store: Store, checkpoint: Checkpoint) -> Manifest:
-    """The manifest of a committed checkpoint. Raises Corrupt where it cannot be understood."""
-    name = checkpoint.prefix + layout.MANIFEST
-    try:
-        return msgspec.json.decode(store.read(name), type=Manifest)
-    except FileNotFoundError:
-        raise Corrupt(f"{name} is missing") from None
-    except msgspec.DecodeError as failure:
-        raise Corrupt(f"{name} is damaged: {failure}") from failure
 
 
 def committed(

@@ -13,10 +13,11 @@ from torch.distributed.checkpoint.metadata import MetadataIndex
 from torch.distributed.checkpoint.planner import LoadItemType, LoadPlan, ReadItem
 
 from checkpoints import layout, sharded
+from checkpoints.blocks import BLOCK_BYTES, Corrupt, read_manifest
 from checkpoints.layout import Checkpoint
 from checkpoints.run import Attempt, forget, reading
 from checkpoints.saver import Save, Saver, Staging, Superseded
-from checkpoints.sharded import Corrupt, State, committed, load_first_whole, read_manifest
+from checkpoints.sharded import State, committed, load_first_whole
 from checkpoints.stores import StoreFull
 from checkpoints.stores.folder import FolderStore
 
@@ -301,7 +302,7 @@ def test_only_the_rows_that_are_needed_are_read(store: FolderStore, group: dist.
     planner = Planner()
     reader.read_data(LoadPlan([item]), planner).wait()
     assert torch.equal(planner.rows, big[16:20])
-    assert Counting.read_bytes == sharded.BLOCK_BYTES
+    assert Counting.read_bytes == BLOCK_BYTES
 
 
 def test_attempts_are_numbered_and_an_old_one_learns_of_the_new(store: FolderStore) -> None:

@@ -122,9 +122,8 @@ def each_alone(
     precision = torch.float32 if query.device.type == "cpu" else query.dtype
     lengths = [end - start for start, end in itertools.pairwise(borders)]
     said = []
-    for part in zip(*(each.split(lengths, 2) for each in (query, key, value)), strict=True):
-        whole = torch.nn.functional.scaled_dot_product_attention(
-            *(each.to(precision) for each in part), is_causal=True, scale=scaling
-        )
+    for part in zip(*(torch.split(each, lengths, 2) for each in (query, key, value)), strict=True):
+        asked, keys, values = (each.to(precision) for each in part)
+        whole = torch.nn.functional.scaled_dot_product_attention(asked, keys, values, is_causal=True, scale=scaling)
         said.append(whole.to(query.dtype))
     return torch.cat(said, 2).transpose(1, 2), None

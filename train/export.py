@@ -16,8 +16,8 @@ from typing import Any
 import torch
 
 from checkpoints import layout
+from checkpoints.blocks import Corrupt
 from checkpoints.layout import Checkpoint
-from checkpoints.sharded import Corrupt
 from checkpoints.stores import Store, StoreError, open_store
 from train import model, templates
 from train.config import REFUSED, read_recipe

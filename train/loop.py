@@ -15,11 +15,12 @@ import torch
 import torch.distributed as dist
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict, set_state_dict
 
+from checkpoints.blocks import Corrupt
 from checkpoints.cadence import Cadence
 from checkpoints.fence import Fence
 from checkpoints.run import Attempt
 from checkpoints.saver import Saver
-from checkpoints.sharded import Corrupt, committed, load_first_whole
+from checkpoints.sharded import committed, load_first_whole
 from checkpoints.stores import Store
 from train import attention, guards
 from train.config import TrainConfig, TrainerRecipe

@@ -8,8 +8,9 @@ import torch
 from torch.distributed.checkpoint.default_planner import DefaultLoadPlanner
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 
+from checkpoints.blocks import read_manifest
 from checkpoints.layout import Checkpoint
-from checkpoints.sharded import StoreReader, read_manifest
+from checkpoints.sharded import StoreReader
 from checkpoints.stores import Store
 from train import lora, model
 from train.config import LoraConfig, ModelConfig, TrainerRecipe
@@ -29,7 +30,7 @@ class Weights(Protocol):
 
 
 class Checkpointed:
-    """What a checkpoint holds of a model. Reading raises checkpoints.sharded.Corrupt where it is damaged."""
+    """What a checkpoint holds of a model. Reading raises checkpoints.blocks.Corrupt where it is damaged."""
 
     def __init__(self, store: Store, checkpoint: Checkpoint) -> None:
         self._reader = StoreReader(store, checkpoint, read_manifest(store, checkpoint))
@@ -108,7 +109,7 @@ class Merged:
 
 
 def weights_of(store: Store, checkpoint: Checkpoint, recipe: TrainerRecipe) -> Weights:
-    """The model as it was at `checkpoint`. Raises checkpoints.sharded.Corrupt where that is damaged."""
+    """The model as it was at `checkpoint`. Raises checkpoints.blocks.Corrupt where that is damaged."""
     checkpointed = Checkpointed(store, checkpoint)
     if recipe.lora is None:
         return checkpointed
