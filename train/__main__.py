@@ -12,7 +12,7 @@ import msgspec
 from checkpoints.stores import Store, StoreError, StoreRefused, Transfer, open_store
 from train.config import FINISHED, INTERRUPTED, MACHINE_LIFE, REFUSED, TrainerRecipe, read_recipe
 from train.errors import TrainError
-from train.machine import RECIPE, RUN, STORE, here, required, scratch
+from train.machine import RECIPE, RUN, STORE, Machine, here, required, scratch
 from train.preemption import GRACE, Notice
 
 _RECIPE_NAME = "recipe.toml"
@@ -64,54 +64,20 @@ def _train(recipe: TrainerRecipe, text: str, store: Store, accelerate: Any, noti
     import torch.distributed as dist
 
     from checkpoints.fence import Fence
-    from checkpoints.run import Attempt
     from checkpoints.sharded import recipe_digest
-    from train import attention, export, lora, model
+    from train import model
     from train.loop import Trainer
     from train.progress import Progress, spent_before
-    from train.rows import load_rows
 
     machine = here(os.environ)
-    attempt: Attempt | None = None
-    if dist.get_rank() == 0:
-        about = {
-            "place": machine.place,
-            "usd_per_hour": machine.usd_per_hour,
-            "price_source": machine.price_source,
-            "world_size": dist.get_world_size(),
-            "job_id": os.environ.get("SKYPILOT_MANAGED_JOB_ID", ""),
-            "task_id": os.environ.get("SKYPILOT_TASK_ID", ""),
-        }
-        attempt = Attempt.begin(store, about)
+    attempt = _begin(store, machine) if dist.get_rank() == 0 else None
     numbers = [attempt.number if attempt else 0]
     dist.broadcast_object_list(numbers, src=0)
     before = spent_before(store, numbers[0]) if attempt else (None, 0.0)
     progress = Progress(attempt, machine, *before)
     progress.say(f"started on {machine.place} with {dist.get_world_size()} processes")
     folder = scratch() / f"rank-{dist.get_rank()}"
-    kept = model.kept(store, folder / "model")
-    tokenizer = model.load_tokenizer(recipe.model, kept)
-    found = model.load_config(recipe.model, kept, len(tokenizer))
-    rows = load_rows(recipe, tokenizer, store, say=progress.say)
-    kernel, sentence = attention.choose(recipe.model.attention, recipe.train.precision)
-    progress.say(sentence)
-    fresh = export.newest(store) is None
-    from_base = fresh or recipe.lora is not None  # a checkpoint of adapters has no base
-    progress.say(f"loading the weights of {recipe.model.base}" if from_base else "weights come from the checkpoint")
-    network = model.build(
-        recipe.model,
-        found,
-        attention=kernel,
-        weights=from_base and dist.get_rank() == 0,
-        seed=recipe.train.seed,
-    )
-    found.architectures = [type(network).__name__]
-    if recipe.lora is not None:
-        network = lora.adapted(network, recipe.lora, seed=recipe.train.seed, low=recipe.train.precision == "bf16")
-    if attempt is not None and kept is None:
-        model.keep(store, found, tokenizer)
-    for quicker in model.quicken(network, recipe.train):
-        progress.say(quicker)
+    network, rows = _prepare(recipe, store, folder, keeps=attempt is not None, progress=progress)
     network, optimizer = model.shard(accelerate, network, recipe.train)
     progress.utilisation = model.utilisation(network, dist.get_world_size()) if recipe.lora is None else None
     with Fence(store, numbers[0], exit_code=REFUSED, say=progress.say) as fence:
@@ -136,6 +102,56 @@ def _train(recipe: TrainerRecipe, text: str, store: Store, accelerate: Any, noti
         if owner := attempt.newer():
             raise TrainError(f"Attempt {owner} has taken over this run; attempt {attempt.number} stops.")
         return _finish(recipe, store, attempt, folder, progress)
+
+
+def _begin(store: Store, machine: Machine) -> Any:
+    """Rank 0's attempt, with what the ledger wants to know of its machine."""
+    import torch.distributed as dist
+
+    from checkpoints.run import Attempt
+
+    about = {
+        "place": machine.place,
+        "usd_per_hour": machine.usd_per_hour,
+        "price_source": machine.price_source,
+        "world_size": dist.get_world_size(),
+        "job_id": os.environ.get("SKYPILOT_MANAGED_JOB_ID", ""),
+        "task_id": os.environ.get("SKYPILOT_TASK_ID", ""),
+    }
+    return Attempt.begin(store, about)
+
+
+def _prepare(recipe: TrainerRecipe, store: Store, folder: Path, *, keeps: bool, progress: Any) -> tuple[Any, Any]:
+    """The model before it is sharded, and the rows; with `keeps` configuration and tokenizer go into the run."""
+    import torch.distributed as dist
+
+    from train import attention, export, lora, model
+    from train.rows import load_rows
+
+    kept = model.kept(store, folder / "model")
+    tokenizer = model.load_tokenizer(recipe.model, kept)
+    found = model.load_config(recipe.model, kept, len(tokenizer))
+    rows = load_rows(recipe, tokenizer, store, say=progress.say)
+    kernel, sentence = attention.choose(recipe.model.attention, recipe.train.precision)
+    progress.say(sentence)
+    fresh = export.newest(store) is None
+    from_base = fresh or recipe.lora is not None  # a checkpoint of adapters has no base
+    progress.say(f"loading the weights of {recipe.model.base}" if from_base else "weights come from the checkpoint")
+    network = model.build(
+        recipe.model,
+        found,
+        attention=kernel,
+        weights=from_base and dist.get_rank() == 0,
+        seed=recipe.train.seed,
+    )
+    found.architectures = [type(network).__name__]
+    if recipe.lora is not None:
+        network = lora.adapted(network, recipe.lora, seed=recipe.train.seed, low=recipe.train.precision == "bf16")
+    if keeps and kept is None:
+        model.keep(store, found, tokenizer)
+    for quicker in model.quicken(network, recipe.train):
+        progress.say(quicker)
+    return network, rows
 
 
 def _expected_life(recipe: TrainerRecipe, store: Store, attempt: int) -> float:
