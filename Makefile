@@ -51,10 +51,12 @@ demo-serve: $(VENV)/.serve
 test: $(VENV)/.dev $(VENV)/.chromium
 	$(BIN)/python -m pytest --ignore=tests/cluster --numprocesses=2 --dist=loadfile
 
-# The real SkyPilot on a real Slurm of pretended GPUs, all on 127.0.0.1; ten minutes on two cores.
+# The real SkyPilot on a real Slurm of pretended GPUs, all on 127.0.0.1. Where Slurm cannot be installed the tests are
+# skipped and say so.
 cluster-packages:
 	command -v slurmctld >/dev/null || [ "$$(id -u)" != 0 ] || { apt-get update -qq && \
-	  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq slurm-wlm munge openssh-server openssh-client rsync >/dev/null; }
+	  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq slurm-wlm munge openssh-server openssh-client rsync >/dev/null; } \
+	  || echo "Slurm could not be installed."
 
 test-cluster: $(VENV)/.dev cluster-packages
 	$(BIN)/python -m pytest tests/cluster

@@ -7,7 +7,8 @@ from checkpoints.stores import StoreError, open_store
 from launcher import journal, skypilot
 from launcher.ledger import Record
 
-_LOOK_SECONDS = 5.0
+_LOOK_SECONDS = 10.0
+"""A look costs a small server seconds of CPU."""
 _TOLD = {
     "notice_received": "told to leave",
     "stopped": "has saved and left",
@@ -27,6 +28,7 @@ class Follower:
         self._job: skypilot.Job | None = None
         self._decisions = self._events = self._step = 0
         self._silent = ""
+        self._trainer = journal.TrainerLog(self.store)
 
     def to_the_end(self) -> skypilot.Job:
         """Say what happens until the job is over; the job then. Raises SkyPilotError."""
@@ -58,13 +60,13 @@ class Follower:
         for record in decided[self._decisions :]:
             self.say(f"[vlaunch] {in_words(record)}")
         self._decisions = len(decided)
-        events = journal.trainer_events(self.store)
+        events = self._trainer.events()
         for event in events[self._events :]:
             if told := _TOLD.get(event["event"]):
                 at = f", step {event['step']}" if "step" in event else ""
                 self.say(f"[attempt {event['attempt']}] {told}{at}")
         self._events = len(events)
-        metrics = journal.trainer_metrics(self.store)
+        metrics = self._trainer.metrics()
         if metrics and metrics[-1]["step"] != self._step:
             last = metrics[-1]
             self._step = last["step"]

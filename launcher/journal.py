@@ -24,6 +24,7 @@ class Journal:
         self.now = now
         self.records: list[Record] = []
         self._written = 0
+        self._trainer = TrainerLog(store)
 
     def read(self) -> None:
         """What earlier controllers have written. Raises StoreError."""
@@ -87,7 +88,7 @@ class Journal:
 
     def progress(self) -> tuple[list[Facts], list[Facts]]:
         """The trainer's events and metrics, in order. Raises StoreError."""
-        return trainer_events(self.store), trainer_metrics(self.store)
+        return self._trainer.events(), self._trainer.metrics()
 
     def time(self, seconds: float | None = None) -> str:
         """Seconds since 1970, or now, as the records have it."""
@@ -104,12 +105,26 @@ def read(store: Store) -> list[Record]:
     return [msgspec.json.decode(store.read(name), type=Record) for name in _names(store, layout.JOURNAL)]
 
 
-def trainer_events(store: Store) -> list[Facts]:
-    return [msgspec.json.decode(store.read(name)) for name in _names(store, "events/")]
+class TrainerLog:
+    """What the trainer of a run has written so far. Its objects never change, so none is read twice: a run of a day has
+    thousands, and its controller looks every minute. Methods raise StoreError."""
 
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self._read: dict[str, list[Facts]] = {}
 
-def trainer_metrics(store: Store) -> list[Facts]:
-    return [msgspec.json.decode(line) for name in _names(store, "metrics/") for line in store.read(name).splitlines()]
+    def events(self) -> list[Facts]:
+        return self._all("events/")
+
+    def metrics(self) -> list[Facts]:
+        return self._all("metrics/")
+
+    def _all(self, prefix: str) -> list[Facts]:
+        names = _names(self.store, prefix)
+        for name in names:
+            if name not in self._read:
+                self._read[name] = [msgspec.json.decode(line) for line in self.store.read(name).splitlines()]
+        return [facts for name in names for facts in self._read[name]]
 
 
 def _names(store: Store, prefix: str) -> list[str]:

@@ -52,6 +52,8 @@ class Wishes(msgspec.Struct, frozen=True, kw_only=True):
     restart_minutes: float | None = None
     retry_minutes: float | None = None
     tick_seconds: float | None = None
+    max_restarts_on_errors: int | None = None
+    """SkyPilot's own key: how often a task that fails by itself is started again."""
 
 
 WITHOUT_PLUGIN = (

@@ -4,6 +4,7 @@ and what was paid from SkyPilot. Where SkyPilot does not answer, what the journa
 
 import contextlib
 import datetime
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,6 @@ from launcher.ledger import Record
 from launcher.lines import CostLine, cents
 
 PRICE_SOURCE = "SkyPilot's records"
-_TAKEN_DOWN = 60.0
-"""Seconds at most between the end of a cluster that never ran and the note of its refusal."""
 
 
 class Managed(msgspec.Struct, frozen=True, kw_only=True):
@@ -34,6 +33,12 @@ class Managed(msgspec.Struct, frozen=True, kw_only=True):
     """Decisions and their reasons; none where the strategy was SkyPilot's own."""
     unread: str = ""
     """Why SkyPilot could not be asked."""
+
+    @property
+    def paying(self) -> bool:
+        """Whether a machine is not down yet."""
+        kinds = [record.kind for record in self.machines]
+        return kinds.count("machine_started") > kinds.count("machine_ended")
 
 
 def announce(record: Record, store: str) -> bool:
@@ -58,7 +63,8 @@ def look(run_id: str, store: str, events: list[dict[str, Any]], folder: Path) ->
     with contextlib.suppress(FileNotFoundError, msgspec.DecodeError):
         return msgspec.json.decode(kept.read_bytes(), type=Managed)
     found = _look(run_id, store, events)
-    if found.state in (*skypilot.OVER, "stopped") and not found.unread:
+    # SkyPilot calls a job over before its machine is down, and that is paid for to the end.
+    if found.state in (*skypilot.OVER, "stopped") and not found.unread and not found.paying:
         folder.mkdir(parents=True, exist_ok=True)
         kept.write_bytes(msgspec.json.encode(found))
     return found
@@ -129,12 +135,12 @@ def _look(run_id: str, store: str, events: list[dict[str, Any]]) -> Managed:
         why=stopped.facts["why"] if by_us and stopped is not None else job.why,
         place=job.place,
         recoveries=job.recoveries,
-        machines=list(_machines(run_id, paid, records, events, over=job.over)),
+        machines=list(machines_of(run_id, paid, records, events, over=job.over)),
         journal=records,
     )
 
 
-def _machines(
+def machines_of(
     run_id: str,
     paid: list[skypilot.Incarnation],
     records: list[Record],
@@ -145,8 +151,8 @@ def _machines(
     """SkyPilot's stretches of paid time as machines, but for clusters that never ran: nobody pays for what was
     not to be had. Why each ended is the journal's to say, else the trainer's."""
     found = []
-    refused = [journal.Journal.seconds(record.at) for record in records if record.kind == "refused"]
-    ran = [each for each in paid if not any(each.begin <= at <= (each.end or at) + _TAKEN_DOWN for at in refused)]
+    refused = list(_refused(records))
+    ran = [each for each in paid if not any(asked <= each.begin < said for asked, said in refused)]
     for number, each in enumerate(ran, start=1):
         found.append(started(run_id, number, each, PRICE_SOURCE))
         if each.end is None:
@@ -167,6 +173,17 @@ def started(run_id: str, number: int, paid: skypilot.Incarnation, source: str) -
         machine=number, place=paid.place, usd_per_hour=paid.usd_per_hour, accelerator=paid.accelerator,
         price_source=f"{source}, {_iso(paid.begin)[:10]}", spot=paid.spot,
     )  # fmt: skip
+
+
+def _refused(records: list[Record]) -> Iterator[tuple[float, float]]:
+    """When a machine was asked for and when it was refused; a cluster that began in between never ran. SkyPilot's begin
+    at whole seconds, so each is up to one too early."""
+    asked = 0.0
+    for record in records:
+        if record.kind == "decision":
+            asked = journal.Journal.seconds(record.at)
+        elif record.kind == "refused":
+            yield asked - 1, journal.Journal.seconds(record.at) - 1
 
 
 def _ending(

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from launcher.errors import OfferError
-from launcher.recipe import LocalConfig, Recipe, parse_accelerator
+from launcher.recipe import LocalConfig, PlaceConfig, Recipe, parse_accelerator
 from launcher.speed import speed
 from market.offers import Offer
 
@@ -89,15 +89,20 @@ def accelerators(recipe: Recipe) -> list[tuple[str, int]]:
 
 def own_offers(recipe: Recipe) -> list[Offer]:
     """The places whose prices the recipe gives."""
+    return offers_at(recipe.machine.places, accelerators(recipe))
+
+
+def offers_at(places: Sequence[PlaceConfig], kinds: Sequence[tuple[str, int]]) -> list[Offer]:
+    """Places with prices of a person's own, for each of these accelerators (name, count)."""
     found = []
-    for place in recipe.machine.places:
+    for place in places:
         cloud, region, zone, *_ = (*place.infra.split("/", 2), "", "")
-        for name, count in accelerators(recipe):
+        for name, count in kinds:
             found.append(
                 Offer(
                     cloud=cloud, region=region, zone=zone or None, instance_type="", accelerator=name,
                     accelerator_count=count, usd_per_hour=place.usd_per_hour, spot=place.spot,
-                    price_source="the recipe's machine.places", price_date="as given there",
+                    price_source="its own machine.places", price_date="as given there",
                 )
             )  # fmt: skip
     return found

@@ -81,10 +81,22 @@ class Strategy(recovery_strategy.EagerFailoverStrategyExecutor):
         return submitted
 
     def should_restart_on_failure(self, exit_codes: list[int] | None = None) -> bool:
+        if not exit_codes and self._trained():
+            # SkyPilot has read the job's end off a machine on its way out, and then the machine was gone.
+            return True
         if INTERRUPTED not in (exit_codes or ()):
             self._failed = f"the task failed with exit code {', '.join(map(str, exit_codes or ())) or 'unknown'}"
         restart: bool = super().should_restart_on_failure(exit_codes)
         return restart
+
+    def _trained(self) -> bool:
+        """Whether the machine that is lost had come so far. One that had not may have failed in its setup, which a new
+        one does not mend."""
+        try:
+            return self._steering is not None and self._steering.trained()
+        except StoreError as failure:
+            self._say_unreachable(failure)
+            return False
 
     async def monitor_task(self, **_: Any) -> None:
         """SkyPilot's own monitor goes on; beside it the ticks begin."""

@@ -121,7 +121,7 @@ def _with_skypilot(run: RunFacts, folder: Path) -> RunFacts:
     return msgspec.structs.replace(
         run,
         records=[*run.records, *now.machines],
-        alive=now.state in ("starting", "running", "recovering"),
+        alive=now.state in ("starting", "running", "recovering") or now.paying,
         state=now.state,
         why=now.why,
         decisions=[record for record in now.journal if record.kind in ("decision", "deadline_lost")],

@@ -142,8 +142,8 @@ def _cloud_plan(
 
     if not spec.machine.accelerators:
         raise OfferError("The spec asks for no accelerator; it is made for --infra local.")
-    every = prices.offers()
     accelerators = [parse_accelerator(each) for each in spec.machine.accelerators]
+    every = [*plan.offers_at(spec.machine.places, accelerators), *prices.offers()]
     offers = select(
         every, accelerators=accelerators, spot=spot, infra=infra, zones=zones, max_usd_per_hour=max_price
     )  # fmt: skip

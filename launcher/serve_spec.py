@@ -8,7 +8,7 @@ import msgspec
 
 from launcher import recipe
 from launcher.errors import RecipeError
-from launcher.recipe import LocalConfig, parse_accelerator
+from launcher.recipe import LocalConfig, PlaceConfig, parse_accelerator
 from train.config import above_zero, at_least
 
 FOLDERS = tuple(folder / "serve" for folder in recipe.FOLDERS)
@@ -64,6 +64,9 @@ class ServeMachineConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unkno
 
     secrets: list[str] = []
     """Names of environment variables a replica needs beside the gateway's token; values are never written down."""
+
+    places: list[PlaceConfig] = []
+    """With prices of your own, beside those of the price list."""
 
     def __post_init__(self) -> None:
         at_least(self, "disk_gb", 10)

@@ -162,6 +162,13 @@ class Steering:
         if machine is not None:
             self.journal.append("machine_ended", machine=machine.facts["machine"], reason=reason, preempted=preempted)
 
+    def trained(self) -> bool:
+        """Whether the trainer has begun on the machine of now."""
+        machine = self.journal.machine()
+        return machine is not None and any(
+            event["event"] == "training_started" and event["at"] >= machine.at for event in self.journal.progress()[0]
+        )
+
     def over(self, how: str, why: str = "") -> None:
         """The run has ended: `finished` or `stopped`."""
         self.ended(how, preempted=False)

@@ -41,6 +41,19 @@ def offer(accelerator: str, usd: float, *, zone: str = "z", spot: bool = True, c
     )  # fmt: skip
 
 
+def test_a_cluster_of_ones_own_serves_at_the_price_that_the_spec_gives(tmp_path: Path) -> None:
+    spec = tmp_path / "lab.toml"
+    spec.write_text(
+        '[[models]]\nname = "m"\nsource = "a/b"\n[machine]\naccelerators = ["A100:1"]\n'
+        '[[machine.places]]\ninfra = "slurm/lab/low"\nusd_per_hour = 1.5\nspot = true\n'
+    )
+    named = serve_spec.load(str(spec))
+    (part,) = serve.prepare(named, Ledger(tmp_path), service="lab-1", infra="slurm/lab", gateway="http://g").parts
+    assert yaml.safe_load(part.text)["resources"]["ordered"] == [{"infra": "slurm/lab/low", "accelerators": "A100:1"}]
+    assert part.plan.expected is not None
+    assert part.plan.expected.usd_per_hour == 3.0
+
+
 @pytest.mark.filterwarnings("ignore")  # SkyPilot's own, at import
 @pytest.mark.parametrize("name", CLOUD)
 def test_every_committed_service_passes_skypilots_schema_task_and_service_spec(name: str) -> None:

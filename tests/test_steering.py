@@ -194,3 +194,41 @@ def test_what_happens_while_the_store_is_away_is_written_when_it_is_back(run: Ru
     run.hours = 0.1
     steering.ended("taken away", preempted=True)
     assert kinds(run.controller()) == ["launched", "machine_started", "machine_ended"]
+
+
+class Counting(FolderStore):
+    """A store that keeps count of what is read."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.reads: list[str] = []
+
+    def read(self, name: str, offset: int = 0, length: int | None = None) -> bytes:
+        self.reads.append(name)
+        return super().read(name, offset, length)
+
+
+def test_what_the_trainer_has_written_is_read_once_however_often_one_looks(run: Run, tmp_path: Path) -> None:
+    run.store = store = Counting(tmp_path / "run")
+    steering = run.controller()
+    for step in (10, 20):
+        run.train(steering, step=step, steps=100, hours_left=1.0)
+        steering.observe()
+        steering.observe()
+    written = [name for name in store.reads if not name.startswith(layout.JOURNAL)]
+    assert len(written) == len(set(written)) == 4
+    assert steering.journal.progress()[1][-1]["step"] == 20
+
+
+def test_a_machine_has_trained_once_the_trainer_has_begun_on_it_and_not_on_the_one_before(run: Run) -> None:
+    steering = run.controller()
+    steering.started(A, run.now())
+    assert not steering.trained()
+    run.hours = 0.1
+    event = {"event": "training_started", "at": steering.journal.time(), "attempt": 1, "step": 0}
+    run.store.create(layout.event_name(1, 1), msgspec.json.encode(event))
+    assert steering.trained()
+    run.hours = 0.2
+    steering.ended("taken away", preempted=True)
+    steering.started(B, run.now())
+    assert not steering.trained()

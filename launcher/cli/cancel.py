@@ -51,6 +51,6 @@ def _there(run_id: str) -> None:
         raise RunError(f"{run_id} is over already: {job.state}.")
     skypilot.cancel(job.job_id)
     while not (job := skypilot.job_of(run_id)).over:  # SkyPilot takes down the machines before it says so
-        time.sleep(2)
+        time.sleep(5)  # a look costs a small server seconds of CPU
     if job.state != "cancelled":
         raise RunError(f"{run_id} {job.state} before it could be cancelled. {job.why}".rstrip())

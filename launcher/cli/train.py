@@ -1,7 +1,7 @@
 """`vlaunch train`: the plan in dollars, the task as it is sent, and then the run."""
 
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -272,13 +272,13 @@ def _dollars(plan: "Plan") -> str:
     return f"${plan.estimate.usd[0]:,.0f} to ${plan.estimate.usd[1]:,.0f} expected{beside}."
 
 
-def _rule(text: str) -> tuple[str, float]:
+def _rule(text: str) -> tuple[str, Any]:
     """One `--rule`."""
     key, _, number = text.partition("=")
-    allowed = ("restart_minutes", "retry_minutes", "tick_seconds")
+    allowed = ("restart_minutes", "retry_minutes", "tick_seconds", "max_restarts_on_errors")
     try:
         if key in allowed:
-            return key, float(number)
+            return key, int(number) if key == "max_restarts_on_errors" else float(number)
     except ValueError:
         pass
     raise click.BadParameter(f"'{text}' is not KEY=NUMBER with one of {', '.join(allowed)}.", param_hint="--rule")

@@ -27,14 +27,24 @@ class Cluster:
         self.bucket = bucket
         self.environment = {**server.environment, **{name: environment[name] for name in SECRETS}, "NO_COLOR": "1"}
 
-    def vlaunch(self, *arguments: str, timeout: float = 300) -> "subprocess.CompletedProcess[str]":
+    def vlaunch(
+        self, *arguments: str, timeout: float = 300, elsewhere: bool = False
+    ) -> "subprocess.CompletedProcess[str]":
+        """The command, here or on a machine that has seen no launch."""
+        home = {"VLAUNCH_HOME": str(self.root / "elsewhere")} if elsewhere else {}
         return subprocess.run(
-            [sys.executable, "-m", "launcher", *arguments], env=self.environment, cwd=self.root,
+            [sys.executable, "-m", "launcher", *arguments], env={**self.environment, **home}, cwd=self.root,
             capture_output=True, text=True, check=False, timeout=timeout,
         )  # fmt: skip
 
     def launch(self, name: str, places: list[str], *arguments: str, steps: int = 40) -> None:
         """Send a run that may use these partitions, and return when SkyPilot has it."""
+        done = self.send(name, places, "--detach", *arguments, steps=steps)
+        assert done.returncode == 0, done.stderr
+
+    def send(
+        self, name: str, places: list[str], *arguments: str, steps: int = 40
+    ) -> "subprocess.CompletedProcess[str]":
         recipe = self.root / f"{name}.toml"
         text = RECIPE.read_text().replace("[machine]", f"[machine]\nsecrets = {SECRETS}")
         for place in places:
@@ -45,15 +55,19 @@ class Cluster:
                 f"spot = {'true' if kind == 'spot' else 'false'}\n"
             )
         recipe.write_text(text)
-        done = self.vlaunch(
-            "train", str(recipe), "--spot", "--infra", "slurm/sim", "--yes", "--detach", "--name", name,
+        return self.vlaunch(
+            "train", str(recipe), "--spot", "--infra", "slurm/sim", "--yes", "--name", name,
             "--set", f"checkpoints.store={self.bucket}", "--set", f"train.max_steps={steps}", *arguments,
         )  # fmt: skip
-        assert done.returncode == 0, done.stderr
 
     def wait(self, name: str) -> dict[str, Any]:
         """Until the run is over; its report."""
-        return self.until(lambda: self._over(name), 420, f"{name} does not end")
+        self.until(lambda: self.server.done(name), 420, f"{name} does not end")
+        return self.report(name)
+
+    def state(self, name: str) -> str:
+        """Of the newest job, in SkyPilot's words."""
+        return (self.server.states(name) or [""])[-1]
 
     def report(self, name: str) -> dict[str, Any]:
         import msgspec
@@ -68,18 +82,20 @@ class Cluster:
 
     def events(self, name: str, kind: str) -> list[dict[str, Any]]:
         """What the trainer has written."""
-        found = journal.trainer_events(open_store(self.bucket).inside(name))
+        found = journal.TrainerLog(open_store(self.bucket).inside(name)).events()
         return [event for event in found if event["event"] == kind]
 
     def losses(self, name: str) -> dict[int, float]:
         """Of each step; where it was done twice, the last."""
-        return {line["step"]: line["loss"] for line in journal.trainer_metrics(open_store(self.bucket).inside(name))}
+        return {
+            line["step"]: line["loss"] for line in journal.TrainerLog(open_store(self.bucket).inside(name)).metrics()
+        }
 
     def committed(self, name: str, attempt: int = 1) -> None:
         """Until this attempt has committed a checkpoint."""
         self.until(
             lambda: [event for event in self.events(name, "save_committed") if event["attempt"] == attempt],
-            240, f"attempt {attempt} of {name} commits nothing",
+            300, f"attempt {attempt} of {name} commits nothing",
         )  # fmt: skip
 
     def until(self, what: Callable[[], Any], seconds: float, why: str) -> Any:
@@ -89,8 +105,3 @@ class Cluster:
             assert time.monotonic() < over, why
             time.sleep(1)
         return found
-
-    def _over(self, name: str) -> dict[str, Any] | None:
-        time.sleep(4)  # each look loads SkyPilot anew
-        found = self.report(name)
-        return found if found["state"] in ("finished", "stopped", "failed", "cancelled") else None

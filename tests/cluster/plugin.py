@@ -21,6 +21,7 @@ class TestCluster(plugins.BasePlugin):
         backend_utils._TEST_IP_LIST = ["http://127.0.0.1:46580/api/health"]
         # Slurm has no spot as SkyPilot sees it. Here a job of a `spot-…` partition is as preemptible as one can be.
         clouds.Slurm._CLOUD_UNSUPPORTED_FEATURES.pop(clouds.CloudImplementationFeatures.SPOT_INSTANCE, None)
-        # SkyPilot looks every 15 s how a job is. Machines that live for seconds are looked at more often.
-        utils.JOB_STATUS_CHECK_GAP_SECONDS = 3
+        # SkyPilot looks every 15 s how a job is. Machines that live for seconds are looked at more often; but on Slurm
+        # a look is a new Python on the machine that loads SkyPilot, a second of CPU.
+        utils.JOB_STATUS_CHECK_GAP_SECONDS = 5
         utils.JOB_STARTED_STATUS_CHECK_GAP_SECONDS = 1

@@ -1,9 +1,11 @@
 """SkyPilot's real API server under a home of its own, whose one cloud is the test cluster."""
 
+import contextlib
 import getpass
 import json
 import os
 import socket
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -12,15 +14,15 @@ from typing import Any
 import psutil
 import yaml
 
-from tests.cluster.slurm import NODES, Slurm
+from tests.cluster.slurm import NODES, PAIRS, Slurm
 
 SOURCE = Path(__file__).resolve().parents[2]
 PORT = 46580
 """SkyPilot's own; its controllers expect the server there."""
 CLOUD = "slurm/sim"
-SPOT_USD_PER_HOUR = {"a": 9.6, "b": 12.0, "c": 9.6, "d": 12.0, "e": 9.6, "f": 12.0, "ef": 9.6}
+SPOT_USD_PER_HOUR = {zone: 9.6 + number * 0.1 for number, zone in enumerate((*NODES, *PAIRS))}
 ON_DEMAND_USD_PER_HOUR = 32.8
-"""Of a node with eight pretended A100s; the prices are this file's."""
+"""Of a node with eight pretended A100s; the prices are this file's, and the first of two zones is the cheaper."""
 
 
 class SkyServer:
@@ -75,6 +77,21 @@ class SkyServer:
                 continue
         return found
 
+    def states(self, run: str) -> list[str]:
+        """SkyPilot's own state of each job of a run, oldest first. Read where the server keeps it: to be asked costs it
+        two seconds of a CPU, and every scenario looks all the time."""
+        query = "select s.status from spot s join job_info j using (spot_job_id) where j.name = ? order by s.job_id"
+        with contextlib.closing(sqlite3.connect(f"file:{self.home}/.sky/spot_jobs.db?mode=ro", uri=True)) as database:
+            return [state for (state,) in database.execute(query, (run,))]
+
+    def done(self, run: str) -> bool:
+        """Whether SkyPilot has cleaned up after the run, machine and all."""
+        with contextlib.closing(sqlite3.connect(f"file:{self.home}/.sky/spot_jobs.db?mode=ro", uri=True)) as database:
+            found = [
+                state for (state,) in database.execute("select schedule_state from job_info where name = ?", (run,))
+            ]
+        return bool(found) and set(found) == {"DONE"}
+
     def paid(self, run: str) -> list[float]:
         """Dollars of each cluster of a run by SkyPilot's own records, oldest first."""
         script = (
@@ -107,13 +124,13 @@ class SkyServer:
             "SLURM_CONF": str(self.root / "etc" / "slurm.conf"),
             "SKYPILOT_DISABLE_USAGE_COLLECTION": "1",
             # By the whole machine's size the server starts more workers than a small machine can.
-            "SKYPILOT_POD_MEMORY_GB_LIMIT": "5",
+            "SKYPILOT_POD_MEMORY_GB_LIMIT": "8",
             "SKYPILOT_POD_CPU_CORE_LIMIT": "2",
         }
 
     def _config(self) -> dict[str, Any]:
         spot = {f"spot-{zone}": usd for zone, usd in SPOT_USD_PER_HOUR.items()}
-        demand = {f"ondemand-{zone}": ON_DEMAND_USD_PER_HOUR for zone in (*NODES, "ef")}
+        demand = {f"ondemand-{zone}": ON_DEMAND_USD_PER_HOUR for zone in (*NODES, *PAIRS)}
         return {
             "allowed_clouds": ["slurm"],
             "jobs": {"controller": {"consolidation_mode": True}},

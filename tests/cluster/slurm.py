@@ -12,14 +12,17 @@ import signal
 import socket
 import subprocess
 import sys
+import sysconfig
 import time
 from pathlib import Path
 
 import psutil
 
-NODES = {letter: f"0x7f00000{number}" for number, letter in enumerate("abcdef", start=1)}
+NODES = {letter: f"0x7f0000{number:02x}" for number, letter in enumerate("abcdefghijklmnop", start=1)}
 """Letter to Slurm's name of the node. SkyPilot asks for the address of that name, and any resolver reads this one as
 127.0.0.1 and so on, without a line in /etc/hosts."""
+PAIRS = ("kl", "mn")
+"""Partitions of two nodes, for a task of several."""
 GPUS = 8
 GRACE_SECONDS = 6
 _CLUSTER = "vlaunchsim"
@@ -75,10 +78,13 @@ class Slurm:
     def give_back(self, job: str) -> None:
         self.slurm("scancel", job)
 
-    def jobs(self) -> list[str]:
-        """Names of what Slurm runs or has in its queue, but for `take`'s."""
+    def give_all_back(self) -> None:
+        self.slurm("scancel", "--name=taker")
+
+    def jobs(self, run: str = "") -> list[str]:
+        """Names of what Slurm runs or has in its queue, of a run or of all; but for `take`'s."""
         names = self.slurm("squeue", "--noheader", "--format=%j").split()
-        return [name for name in names if name != "taker"]
+        return [name for name in names if name != "taker" and name.startswith(run)]
 
     def processes(self) -> list[psutil.Process]:
         """Every process that a job of this cluster has started."""
@@ -90,6 +96,11 @@ class Slurm:
             except psutil.Error:
                 continue
         return found
+
+    def on(self, node: str) -> bool:
+        """Whether a job but `take`'s runs on the node."""
+        names = self.slurm("squeue", "--noheader", "--format=%j", f"--nodelist={NODES[node]}", "--states=R").split()
+        return any(name != "taker" for name in names)
 
     @property
     def environment(self) -> dict[str, str]:
@@ -138,8 +149,8 @@ class Slurm:
             for gpu in range(GPUS):
                 (self.root / "gpus" / f"{node}{gpu}").touch()
             gres.append(f"NodeName={name} Name=gpu Type=a100 File={self.root}/gpus/{node}[0-{GPUS - 1}]")
-        # Two nodes at once, for a task of several nodes.
-        for zone, nodes in {**NODES, "ef": f"{NODES['e']},{NODES['f']}"}.items():
+        pairs = {pair: ",".join(NODES[letter] for letter in pair) for pair in PAIRS}
+        for zone, nodes in {**NODES, **pairs}.items():
             lines += [
                 f"PartitionName=spot-{zone} Nodes={nodes} MaxTime=7-0 State=UP PriorityTier=1 PreemptMode=CANCEL "
                 f"GraceTime={GRACE_SECONDS}",
@@ -164,10 +175,23 @@ class Slurm:
             bin_ / "curl",
             f'case "$*" in */uv/install.sh*) echo \'{link}\';; *) exec /usr/bin/curl "$@";; esac',
         )
+        # SkyPilot then installs itself on each machine, 30 s of CPU a time. Here its environment there sees the
+        # packages of this one instead, and there is nothing to install. All machines are one: a skylet looks for a
+        # port that is free, and another takes it before it listens, so each begins to look elsewhere.
+        (bin_ / "port.py").write_text(
+            "import random\nimport sys\n\nif 'sky.skylet.attempt_skylet' in sys.orig_argv:\n"
+            "    from sky.skylet import constants\n\n    constants.SKYLET_GRPC_PORT += random.randrange(5000)\n"
+        )
         _script(
             bin_ / "uv",
             "export UV_COMPILE_BYTECODE=0 SSL_CERT_FILE=${SSL_CERT_FILE:-/etc/ssl/certs/ca-certificates.crt}\n"
-            f'a=(); for x in "$@"; do [ "$x" = 3.10 ] && x={sys.executable}; a+=("$x"); done; exec {uv} "${{a[@]}}"',
+            'case "$1 $2" in "pip install" | "pip uninstall") exit 0;; esac\n'
+            f'a=(); for x in "$@"; do [ "$x" = 3.10 ] && x={sys.executable}; a+=("$x"); done\n'
+            f'{uv} "${{a[@]}}" || exit 1\n'
+            'for x in "$@"; do case "$x" in */skypilot-runtime)\n'
+            '  site=$(echo "$x"/lib/python3*/site-packages)\n'
+            f'  echo {sysconfig.get_path("purelib")} >"$site/this.pth"; cp {bin_}/port.py "$site/sitecustomize.py"\n'
+            "esac; done",
         )
         _quietly("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(etc / "host_key"))
         _quietly("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(etc / "user_key"))
