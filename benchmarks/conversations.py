@@ -111,28 +111,36 @@ def html_turns(python: str, pages: list[str], folder: Path) -> None:
           f"{theirs / ours:.1f} times")  # fmt: skip
 
 
-def together(python: str, folder: Path) -> None:
+def together(python: str, folder: Path, count: int) -> None:
     given, words = folder / "chats.json", str(folder / "tokenizer")
+    chats(given, count)
     theirs = measured(python, "-c", PEER_CLEAN, str(given), str(folder / "their-clean.json"))[0]
     theirs_split = measured(python, "-c", PEER_SPLIT, str(folder / "their-clean.json"), words, "2048",
                             str(folder / "their-split.json"))[0]  # fmt: skip
-    vlaunch = (sys.executable, "-m", "launcher", "data")
-    ours = measured(*vlaunch, "clean", str(given), "--out", str(folder / "clean.json"))[0]
-    ours_split = measured(*vlaunch, "split", str(folder / "clean.json"), "--tokenizer", words, "--template", "vicuna",
-                          "--max-tokens", "2048", "--out", str(folder / "split.json"))[0]  # fmt: skip
+    (ours, _), (ours_split, _) = clean_and_split(given, folder)
     ratio = (theirs + theirs_split) / (ours + ours_split)
-    print(f"clean and split, CPU seconds: ours {ours:.1f} + {ours_split:.1f}, "
+    print(f"clean and split of {count:,} conversations, CPU seconds: ours {ours:.1f} + {ours_split:.1f}, "
           f"fschat's {theirs:.1f} + {theirs_split:.1f}: {ratio:.1f} times")  # fmt: skip
+
+
+def clean_and_split(given: Path, folder: Path) -> tuple[tuple[float, float], tuple[float, float]]:
+    """CPU seconds and megabytes of each of our two commands."""
+    cleaned = str(folder / "clean.jsonl")
+    vlaunch = (sys.executable, "-m", "launcher", "data")
+    return measured(*vlaunch, "clean", str(given), "--out", cleaned), measured(
+        *vlaunch, "split", cleaned, "--tokenizer", str(folder / "tokenizer"), "--template", "vicuna",
+        "--max-tokens", "2048", "--out", str(folder / "split.jsonl"),
+    )  # fmt: skip
 
 
 def memory(folder: Path) -> None:
     found = []
     for count in (1_000, 50_000):
         chats(folder / "many.json", count, most_rounds=1)
-        command = (sys.executable, "-m", "launcher", "data", "clean", str(folder / "many.json"), "--out")
-        found.append(measured(*command, str(folder / "many-clean.jsonl"))[1])
-    print(f"memory of the largest process: {found[0]:.0f} MB at 1,000 conversations, {found[1]:.0f} MB at 50,000: "
-          f"{found[1] / found[0]:.2f} times")  # fmt: skip
+        found.append([megabytes for _, megabytes in clean_and_split(folder / "many.json", folder)])
+    for name, few, many in zip(("clean", "split"), *found, strict=True):
+        print(f"memory of {name}'s largest process: {few:.0f} MB at 1,000 conversations, {many:.0f} MB at 50,000: "
+              f"{many / few:.2f} times")  # fmt: skip
 
 
 def losses(python: str, folder: Path) -> None:
@@ -180,7 +188,8 @@ def main() -> None:
         tokenizer(folder / "tokenizer")
         pages = chats(folder / "chats.json", 1_500)
         html_turns(python, pages, folder)
-        together(python, folder)
+        for count in (1, 1_500, 6_000):
+            together(python, folder, count)
         memory(folder)
         losses(python, folder)
 
