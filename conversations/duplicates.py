@@ -4,6 +4,7 @@ size for every conversation, so it lies in two files, and memory stays flat howe
 
 import array
 import hashlib
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -162,11 +163,12 @@ def _near(file: BinaryIO, which: int, enough: Any, rank: Any, similarity: float)
     rows = 8 if similarity >= 0.85 else 4  # slots that must all agree for two to be looked at
     bands = PERMUTATIONS // rows
     among = np.flatnonzero(enough)
-    seen: set[tuple[int, int]] = set()
+    seen: set[tuple[int, int]] = set()  # pairs that are alike meet in most bands; unlike ones in few
 
-    def digest(place: int) -> Any:
-        file.seek(place * NEAR_BYTES + which * DIGEST_BYTES)
-        return np.frombuffer(file.read(DIGEST_BYTES), np.uint32)
+    def digests(places: list[int]) -> Any:
+        starts = (place * NEAR_BYTES + which * DIGEST_BYTES for place in places)
+        rows = b"".join(os.pread(file.fileno(), DIGEST_BYTES, start) for start in starts)
+        return np.frombuffer(rows, np.uint32).reshape(-1, PERMUTATIONS)
 
     for first in range(0, bands, 4):
         keys = _band_keys(file, which, first * rows, min(4, bands - first), rows, len(enough))
@@ -174,18 +176,18 @@ def _near(file: BinaryIO, which: int, enough: Any, rank: Any, similarity: float)
             for equal in _equal(keys[among, band], rank[among]):
                 group = [int(among[each]) for each in equal]
                 while len(group) > 1:
-                    longest = digest(group[0])
-                    unlike = []
-                    for other in group[1:]:
-                        pair = (group[0], other)
-                        if pair in seen:
-                            continue
-                        if (longest == digest(other)).mean() >= similarity:
-                            seen.add(pair)
-                            yield pair
-                        else:
-                            unlike.append(other)
-                    group = unlike
+                    longest, *others = group
+                    new = [other for other in others if (longest, other) not in seen]
+                    group = []
+                    for at in range(0, len(new), _BLOCK):
+                        block = new[at : at + _BLOCK]
+                        agreeing = np.count_nonzero(digests(block) == digests([longest]), axis=1)
+                        for other, slots in zip(block, agreeing.tolist(), strict=True):
+                            if slots >= similarity * PERMUTATIONS:
+                                seen.add((longest, other))
+                                yield longest, other
+                            else:
+                                group.append(other)
 
 
 def _band_keys(file: BinaryIO, which: int, slot: int, bands: int, rows: int, count: int) -> Any:
