@@ -23,7 +23,7 @@ $(VENV)/.train: $(VENV)/.torch pyproject.toml
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.train pyproject.toml
-	$(BIN)/uv pip install --quiet --python $(BIN)/python -e '.[cloud,market,train,serve,chat,data,judge,billing,docs,dev]'
+	$(BIN)/uv pip install --quiet --python $(BIN)/python -e '.[cloud,market,train,serve,chat,data,judge,billing,tensorboard,docs,dev]'
 	touch $@
 
 $(VENV)/.serve: $(VENV)/.train pyproject.toml

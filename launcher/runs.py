@@ -57,7 +57,7 @@ def recent(runs: Runs, most: int) -> list[str]:
 
 
 def latest_metrics(records: list[Record], parts: int = 12) -> list[dict[str, Any]]:
-    """The lines of the last few objects of metrics of a run. Raises StoreError."""
+    """The lines of the last few objects of metrics of a run, of all with 0. Raises StoreError."""
     store = open_store(launched(records)["store"]).inside(records[0].run_id)
     names = _names(store, "metrics/")[-parts:]
     return [msgspec.json.decode(line) for name in names for line in store.read(name).splitlines()]

@@ -1,5 +1,7 @@
 """`vlaunch logs`: what a run has said."""
 
+from pathlib import Path
+
 import click
 
 from launcher.cli.completion import run_ids
@@ -9,16 +11,26 @@ from launcher.cli.completion import run_ids
 @click.argument("run", shell_complete=run_ids)
 @click.option("--follow", is_flag=True, help="Stay and print what comes, until the run ends.")
 @click.option("--store", metavar="URI", help="Find RUN in this store, launched from whatever machine.")
-def logs(run: str, follow: bool, store: str | None) -> None:
+@click.option(
+    "--tensorboard", "board_folder", type=click.Path(path_type=Path), metavar="DIR",
+    help="Write its metrics as TensorBoard's event files there instead.",
+)  # fmt: skip
+def logs(run: str, follow: bool, store: str | None, board_folder: Path | None) -> None:
     """What RUN has said so far."""
     import time
 
     from launcher.errors import RunError
     from launcher.ledger import Ledger, home
     from launcher.local import alive
-    from launcher.runs import LOCAL, find, folder_of, launched
+    from launcher.runs import LOCAL, find, folder_of, latest_metrics, launched
 
     records = find(Ledger(home()), run, store=store)
+    if board_folder is not None:
+        from launcher import board
+
+        steps = board.write(latest_metrics(records, parts=0), board_folder / records[0].run_id)
+        click.echo(f"wrote {steps} steps; look with: tensorboard --logdir {board_folder}")
+        return
     if launched(records)["infra"] != LOCAL:
         _of_job(records[0].run_id, follow=follow)
         return
