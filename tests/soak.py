@@ -8,6 +8,7 @@ must have the losses and the weights of one that nobody touched, bit for bit.
 
 import argparse
 import contextlib
+import itertools
 import os
 import random
 import re
@@ -126,6 +127,8 @@ class Soak:
         self.server = server
         self.proxy = proxy
         self.draw = random.Random(seed)
+        self.kinds = itertools.cycle(self.draw.sample(list(MOMENTS), len(MOMENTS)))
+        """Of moments to aim at: every seed comes to each."""
         self.faults: Plan = seeded(seed, FAULTS)
         self.uri = servers.make_bucket(server, "soak")
         self.kills: Counter[str] = Counter()
@@ -178,8 +181,7 @@ class Soak:
         """At a random moment, or at a random request of a random kind, if it comes."""
         aim = None
         if self.draw.random() < 0.5:
-            kind = self.draw.choice(list(MOMENTS))
-            aim = Aim(kind, self.draw.choice((1, 1, 2, 3)), life, self.draw.choice((0.0, 0.0, 0.005, 0.02)))
+            aim = Aim(next(self.kinds), self.draw.choice((1, 1, 2, 3)), life, self.draw.choice((0.0, 0.0, 0.005, 0.02)))
 
         def plan(method: str, path: str) -> str:
             if aim is not None:
@@ -187,7 +189,8 @@ class Soak:
             return self.faults(method, path)
 
         self.proxy.plan = plan
-        longest = 1.2 * self.seconds
+        # A life that is left alone for the whole of a run ends by itself, and nobody is killed.
+        longest = 0.7 * self.seconds
         if not life.wait(longest if aim else self.draw.uniform(0.0, longest)):
             life.kill()
             assert life.wait(60)
