@@ -52,7 +52,9 @@ class SkyServer:
         )
 
     def start(self) -> None:
-        subprocess.run(["sky", "api", "start"], env=self.environment, check=True, timeout=300)
+        """Up, and with the cluster enabled: a server that has just started has no cloud until its first check ends."""
+        for command in (["sky", "api", "start"], ["sky", "check", "slurm"]):
+            subprocess.run(command, env=self.environment, check=True, timeout=300)
 
     def stop(self) -> None:
         """The server and its controllers."""
