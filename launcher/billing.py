@@ -109,7 +109,7 @@ def _why(computed: float | None, charged: float | None, *, run_ends: list[str], 
     if run_ends and days and max(run_ends)[:10] > max(days):
         return f"the export ends on {max(days)}, before the run did"
     if charged > computed:
-        return "disks, addresses and traffic of its machines are charged and not computed here; or the spot price rose"
+        return "disks, addresses and traffic of its machines are charged and not computed; or the spot price rose"
     if charged < computed:
         return "credits and discounts are not computed; or a machine was detected late and not charged"
     return ""

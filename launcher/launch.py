@@ -26,7 +26,7 @@ from launcher.report import run_cost
 from launcher.runs import LOCAL, facts, find, folder_of, launched
 from launcher.upkeep import Bucket
 from market.offers import Offer
-from market.storage import rates
+from market.storage import CLOUDS, rates
 
 
 class Prepared(msgspec.Struct, frozen=True, kw_only=True):
@@ -156,7 +156,7 @@ def _bucket(prepared: Prepared) -> dict[str, Any] | None:
     try:
         place = open_store(prepared.store).place()
     except StoreError:  # it may be written to, and its region not be asked for
-        place = "gcp" if prepared.store.startswith("gs://") else "aws"
+        place = CLOUDS[prepared.store.partition("://")[0]]
     if not place:
         return None
     keep = prepared.named.recipe.checkpoints.keep

@@ -102,7 +102,7 @@ def offers_at(places: Sequence[PlaceConfig], kinds: Sequence[tuple[str, int]]) -
                 Offer(
                     cloud=cloud, region=region, zone=zone or None, instance_type="", accelerator=name,
                     accelerator_count=count, usd_per_hour=place.usd_per_hour, spot=place.spot,
-                    price_source="its own machine.places", price_date="as given there",
+                    price_source="[[machine.places]]", price_date="as given there",
                 )
             )  # fmt: skip
     return found

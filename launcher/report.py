@@ -126,8 +126,8 @@ def cost(
     evaluations: Sequence[Record] = (),
     controllers: Sequence[CostLine] = (),
 ) -> CostReport:
-    """The report over `runs`, the ledger's records of `evaluations`, and SkyPilot's `controllers`, which are no run's
-    own; `now` is when a machine that still runs is counted up to."""
+    """The report over `runs`, the ledger's records of `evaluations`, and the lines of `controllers` and gateways, no
+    run's own; `now` is when a machine that still runs is counted up to."""
     found = [run_cost(run, now) for run in runs]
     lines = [line for run in found for line in (*compute_lines(run), *run.upkeep)]
     lines += [_judging(record) for record in evaluations]

@@ -142,6 +142,10 @@ def _cloud_plan(
 
     if not spec.machine.accelerators:
         raise OfferError("The spec asks for no accelerator; it is made for --infra local.")
+    if spec.replicas.max > spec.replicas.min and spec.replicas.target_qps is None:
+        raise RecipeError(
+            "[replicas] max is above min, and SkyServe scales by requests a second: set target_qps, or max to min."
+        )
     accelerators = [parse_accelerator(each) for each in spec.machine.accelerators]
     every = [*plan.offers_at(spec.machine.places, accelerators), *prices.offers()]
     offers = select(

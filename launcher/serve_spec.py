@@ -107,7 +107,10 @@ class ReplicasConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
             if getattr(self, key) is not None:
                 above_zero(self, key)
         if self.max > self.min and self.target_qps is None and self.target_requests is None:
-            raise ValueError("max is above min, so target_qps must say how many requests a second a replica takes")
+            raise ValueError(
+                "max is above min, so it must say how much a replica takes: target_qps, requests a second, in a cloud; "
+                "target_requests, requests at a time, with --infra local"
+            )
         if self.on_demand_base > self.min:
             raise ValueError(f"on_demand_base is {self.on_demand_base}, more than min, which is {self.min}")
 

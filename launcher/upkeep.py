@@ -120,6 +120,7 @@ def _per_gigabyte(bucket: Bucket, place: str) -> tuple[float, float] | None:
     cloud, _, region = place.partition("/")
     rates = bucket.rates[bucket.cloud]
     if cloud == bucket.cloud:
+        # A single region's name has a dash in every cloud; a bucket in "us" lies in several.
         known = region and "-" in bucket.place and rates.usd_per_gb_region is not None
         return (rates.usd_per_gb_region or 0.0,) * 2 if known else None
     if cloud in _CLOUDLESS:

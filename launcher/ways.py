@@ -18,7 +18,7 @@ from market.policies import OURS, named
 from market.policy import Policy
 from market.replay import HOUR, Run, replay
 from market.replay import Job as ReplayJob
-from market.storage import rates
+from market.storage import CLOUDS, rates
 from train.memory import ACCELERATOR_GB, fits
 
 RESTART_MINUTES = 6.0
@@ -200,7 +200,7 @@ class _Costs:
     def __init__(self, recipe: Recipe, offers: Sequence[Offer]) -> None:
         scheme = recipe.checkpoints.store.partition("://")[0]
         clouds = {offer.cloud for offer in offers}
-        self.cloud = {"s3": "aws", "gs": "gcp"}.get(scheme) or ("gcp" if clouds == {"gcp"} else "aws")
+        self.cloud = CLOUDS.get(scheme) or ("gcp" if clouds == {"gcp"} else "aws")
         self.rates = rates()[self.cloud]
         self.gigabytes = recipe.model.parameters * BYTES_PER_PARAMETER
         self.kept = recipe.checkpoints.keep

@@ -11,6 +11,10 @@ GIGABYTE = 1 << 30
 """As clouds bill it."""
 
 
+CLOUDS = {"s3": "aws", "gs": "gcp"}
+"""Whose buckets a URI's scheme means."""
+
+
 class Rates(msgspec.Struct, frozen=True, kw_only=True):
     """Of one cloud, in US dollars a gigabyte. None: not known."""
 

@@ -74,6 +74,8 @@ def seaweedfs(folder: Path, *, volume_megabytes: int = 1024) -> Iterator[Server]
 @contextlib.contextmanager
 def _seaweedfs(folder: Path, volume_megabytes: int) -> Iterator[Server]:
     folder.mkdir(parents=True, exist_ok=True)
+    # A bucket takes seven volumes at its first object, and a limit by the free disk leaves a small machine none. They
+    # start empty, so the limit here is one of numbers only.
     config = folder / "s3.json"
     credentials = [{"accessKey": ACCESS_KEY, "secretKey": SECRET_KEY}]
     actions = ["Admin", "Read", "Write", "List", "Tagging"]
@@ -82,7 +84,7 @@ def _seaweedfs(folder: Path, volume_megabytes: int) -> Iterator[Server]:
     command = [
         str(Path(sys.executable).with_name("weed")), "server", f"-dir={folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1",
         f"-master.port={master}", f"-volume.port={volume}", f"-filer.port={filer}", "-filer", "-s3", f"-s3.port={s3}",
-        f"-s3.config={config}", f"-master.volumeSizeLimitMB={volume_megabytes}", "-volume.max=0",
+        f"-s3.config={config}", f"-master.volumeSizeLimitMB={volume_megabytes}", "-volume.max=1000",
         "-master.volumePreallocate=false", "-master.telemetry=false",
         "-s3.port.iceberg=0", "-s3.port.lance=0",  # fixed ports of two services nobody asks for here
     ]  # fmt: skip

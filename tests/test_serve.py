@@ -96,6 +96,13 @@ def test_what_the_gateways_machine_runs_lets_in_who_has_the_secret_alone(tmp_pat
             assert httpx.get(f"http://127.0.0.2:{port}/v1/models", headers=headers).status_code == status
 
 
+def test_a_cloud_service_with_bounds_must_say_requests_a_second(tmp_path: Path) -> None:
+    text = Path("recipes/serve/vicuna-7b.toml").read_text()
+    (tmp_path / "other.toml").write_text(text.replace("target_qps", "target_requests"))
+    with pytest.raises(RecipeError, match="SkyServe scales by requests a second: set target_qps"):
+        prepared(str(tmp_path / "other.toml"), "replicas.target_requests=3")
+
+
 def test_the_places_of_a_service_are_several_zones_and_accelerators_the_cheapest_first() -> None:
     plan = prepared("vicuna-7b").parts[0].plan
     prices = [each.usd_per_hour for each in plan.offers]

@@ -158,7 +158,7 @@ def build(
 
 
 def _controllers(facts: "list[RunFacts]", now: "datetime.datetime") -> "list[CostLine]":
-    """SkyPilot's own machines, where it has anything to do with these runs."""
+    """SkyPilot's own machines and our gateways', where it has anything to do with these runs."""
     import datetime
 
     from launcher.ledger import home

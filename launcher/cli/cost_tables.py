@@ -105,7 +105,7 @@ def _summed(amounts: list[float | None]) -> str:
 
 
 def _say_others(found: "CostReport") -> None:
-    """Judges and SkyPilot's controllers belong to the total and to no run's machines."""
+    """Judges, SkyPilot's controllers and gateways belong to the total and to no run's machines."""
     from launcher.cli.tables import dollars
     from launcher.lines import total
 
