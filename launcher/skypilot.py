@@ -222,12 +222,14 @@ def cancel(job_id: int) -> None:
         sky.get(jobs.cancel(job_ids=[job_id]))
 
 
-def follow_log(job_id: int) -> None:
-    """Print what the job says until it ends."""
+def follow_log(job_id: int) -> Iterator[str]:
+    """What the job says, line by line until it ends."""
     with _translated():
         from sky import jobs
 
-        jobs.tail_logs(job_id=job_id, follow=True)
+        for line in jobs.tail_logs(job_id=job_id, follow=True, preload_content=False):
+            if line is not None:  # a sign of life
+                yield _CODES.sub("", line).rstrip()
 
 
 def log(job_id: int, tail: int | None = None) -> list[str]:

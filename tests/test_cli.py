@@ -218,6 +218,8 @@ def test_status_logs_and_the_report_show_the_run(preempted: tuple[Person, str, s
     assert person.vlaunch("logs", run).stdout.splitlines() == [
         line for line in said.splitlines() if not line.startswith(run)
     ]
+    lines = [json.loads(line)["line"] for line in person.vlaunch("logs", run, "--json").stdout.splitlines()]
+    assert lines == person.vlaunch("logs", run).stdout.splitlines()
     table = person.vlaunch("cost", "report", run).stdout
     assert "all prices are simulated" in table
     for words in ("spent", "the same hours on demand", "an uninterrupted on-demand run", "saved", "lost to preemption"):

@@ -2,11 +2,14 @@
 
 import click
 
+from launcher.cli.answer import json_option, say
+
 
 @click.command()
 @click.argument("run")
 @click.option("--store", metavar="URI", help="Find RUN in this store, launched from whatever machine.")
-def cancel(run: str, store: str | None) -> None:
+@json_option
+def cancel(run: str, store: str | None, *, as_json: bool) -> None:
     """End RUN; what was committed stays, and `vlaunch train --resume RUN` goes on from there.
 
     Returns when no machine of it is left.
@@ -20,7 +23,7 @@ def cancel(run: str, store: str | None) -> None:
         _here(run_id)
     else:
         _there(run_id)
-    click.echo(f"{run_id} is cancelled; go on with: vlaunch train --resume {run_id}")
+    say(f"{run_id} is cancelled; go on with: vlaunch train --resume {run_id}", as_json=as_json, cancelled=run_id)
 
 
 def _here(run_id: str) -> None:

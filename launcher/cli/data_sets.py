@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from launcher.cli.answer import json_option, say
+
 if TYPE_CHECKING:
     from conversations.inspect import Facts
 
@@ -15,17 +17,20 @@ PATH = click.Path(path_type=Path)
 @click.option("--name", required=True, help="The model's name.")
 @click.option("--org", required=True, help="Who trains it.")
 @click.option("--out", type=PATH, required=True, metavar="FILE", help="Where the conversations go.")
-def identity(name: str, org: str, out: Path) -> None:
+@json_option
+def identity(name: str, org: str, out: Path, *, as_json: bool) -> None:
     """Make conversations in which a model learns who it is."""
     from conversations import select
 
-    click.echo(f"{select.identity(name, org, out)} conversations in {out}")
+    count = select.identity(name, org, out)
+    say(f"{count} conversations in {out}", as_json=as_json, out=out, conversations=count)
 
 
 @click.command()
 @click.argument("inputs", nargs=-1, required=True, metavar="IN[=WEIGHT]...")
 @click.option("--out", type=PATH, required=True, metavar="FILE", help="Where the conversations go.")
-def mix(inputs: tuple[str, ...], out: Path) -> None:
+@json_option
+def mix(inputs: tuple[str, ...], out: Path, *, as_json: bool) -> None:
     """Put sets together, each as often as its weight says: clean.jsonl=1 identity.jsonl=3."""
     from conversations import select
     from launcher import chats
@@ -39,20 +44,23 @@ def mix(inputs: tuple[str, ...], out: Path) -> None:
             raise click.UsageError(f"The weight of {each} is not a number.") from None
         if weighted[-1][1] < 0:
             raise click.UsageError(f"The weight of {each} is below 0.")
-    for each, count in zip(inputs, select.mix(weighted, out), strict=True):
-        click.echo(f"{count:,} of {each}")
+    counts = dict(zip(inputs, select.mix(weighted, out), strict=True))
+    said = "\n".join(f"{count:,} of {each}" for each, count in counts.items())
+    say(said, as_json=as_json, out=out, conversations=sum(counts.values()), of=counts)
 
 
 @click.command()
 @click.argument("inputs", nargs=-1, required=True, metavar="IN...")
 @click.option("--count", type=click.IntRange(min=1), default=100, show_default=True, help="How many.")
 @click.option("--out", type=PATH, required=True, metavar="FILE", help="Where the conversations go.")
-def sample(inputs: tuple[str, ...], count: int, out: Path) -> None:
+@json_option
+def sample(inputs: tuple[str, ...], count: int, out: Path, *, as_json: bool) -> None:
     """Take some conversations, the same ones each time."""
     from conversations import select
     from launcher import chats
 
-    click.echo(f"{select.sample(chats.find(inputs), out, count=count):,} conversations in {out}")
+    taken = select.sample(chats.find(inputs), out, count=count)
+    say(f"{taken:,} conversations in {out}", as_json=as_json, out=out, conversations=taken)
 
 
 @click.command("train-test")
@@ -62,7 +70,8 @@ def sample(inputs: tuple[str, ...], count: int, out: Path) -> None:
 )
 @click.option("--train", "train_file", type=PATH, required=True, metavar="FILE", help="Where the training set goes.")
 @click.option("--test", "test_file", type=PATH, required=True, metavar="FILE", help="Where the test set goes.")
-def train_test(inputs: tuple[str, ...], share: float, train_file: Path, test_file: Path) -> None:
+@json_option
+def train_test(inputs: tuple[str, ...], share: float, train_file: Path, test_file: Path, *, as_json: bool) -> None:
     """Part a set into training and test, by a hash of each conversation's id.
 
     A conversation stays on its side when the set grows, and the pieces of one are on the same side.
@@ -71,7 +80,10 @@ def train_test(inputs: tuple[str, ...], share: float, train_file: Path, test_fil
     from launcher import chats
 
     counts = select.train_test(chats.find(inputs), train_file, test_file, share=share)
-    click.echo(f"{counts[0]:,} conversations in {train_file}, {counts[1]:,} in {test_file}")
+    say(
+        f"{counts[0]:,} conversations in {train_file}, {counts[1]:,} in {test_file}",
+        as_json=as_json, train=train_file, train_conversations=counts[0], test=test_file, test_conversations=counts[1],
+    )  # fmt: skip
 
 
 @click.command()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from launcher.cli import Group
+from launcher.cli.answer import json_option, say
 
 if TYPE_CHECKING:
     from evaluation.records import Mode
@@ -225,12 +226,14 @@ def score(reviews: tuple[Path, ...], names: tuple[str, str] | None, questions: P
 @click.option("--answers", multiple=True, type=FILE, metavar="FILE", help="Answers to show, or a folder of them.")
 @_names
 @_questions
+@json_option
 def report(
     reviews: tuple[Path, ...],
     target: Path,
     answers: tuple[Path, ...],
     names: tuple[str, str] | None,
     questions: Path | None,
+    as_json: bool,
 ) -> None:
     """One self-contained page of REVIEWS: totals, bars, every question with its answers and the judge's words.
 
@@ -239,7 +242,9 @@ def report(
     from launcher.cli import scores
 
     count = scores.write_page(target, reviews, answers, names, questions)
-    click.echo(f"{target} shows {count} questions; open it in any browser")
+    say(
+        f"{target} shows {count} questions; open it in any browser", as_json=as_json, page=target, questions=count
+    )  # fmt: skip
 
 
 def _progress(of: str) -> "Callable[[int, int], None]":

@@ -4,11 +4,14 @@ from pathlib import Path
 
 import click
 
+from launcher.cli.answer import json_option, say
+
 
 @click.command()
 @click.argument("path", default="recipe.toml", type=click.Path(path_type=Path))
 @click.option("--yes", is_flag=True, help="Take every default without asking.")
-def init(path: Path, yes: bool) -> None:
+@json_option
+def init(path: Path, *, yes: bool, as_json: bool) -> None:
     """Write a first recipe to PATH (recipe.toml) by asking five questions."""
     from launcher.errors import RecipeError
     from launcher.recipe import DEFAULT, draft, load, names
@@ -45,4 +48,7 @@ def init(path: Path, yes: bool) -> None:
     except OSError as failure:
         raise RecipeError(f"{path} cannot be written: {failure.strerror}.") from failure
     where = "" if begun.machine.accelerators else " --infra local"
-    click.echo(f"wrote {path}; what it would cost: vlaunch train {path} --spot{where} --dry-run")
+    say(
+        f"wrote {path}; what it would cost: vlaunch train {path} --spot{where} --dry-run",
+        as_json=as_json, recipe=path, begun_from=base,
+    )  # fmt: skip

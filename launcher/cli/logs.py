@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from launcher.cli.answer import say
 from launcher.cli.completion import run_ids
 
 
@@ -15,7 +16,8 @@ from launcher.cli.completion import run_ids
     "--tensorboard", "board_folder", type=click.Path(path_type=Path), metavar="DIR",
     help="Write its metrics as TensorBoard's event files there instead.",
 )  # fmt: skip
-def logs(run: str, follow: bool, store: str | None, board_folder: Path | None) -> None:
+@click.option("--json", "as_json", is_flag=True, help="Print each line as a JSON object with the key line.")
+def logs(run: str, *, follow: bool, store: str | None, board_folder: Path | None, as_json: bool) -> None:
     """What RUN has said so far."""
     import time
 
@@ -29,10 +31,11 @@ def logs(run: str, follow: bool, store: str | None, board_folder: Path | None) -
         from launcher import board
 
         steps = board.write(latest_metrics(records, parts=0), board_folder / records[0].run_id)
-        click.echo(f"wrote {steps} steps; look with: tensorboard --logdir {board_folder}")
+        said = f"wrote {steps} steps; look with: tensorboard --logdir {board_folder}"
+        say(said, as_json=as_json, folder=board_folder, steps=steps)
         return
     if launched(records)["infra"] != LOCAL:
-        _of_job(records[0].run_id, follow=follow)
+        _of_job(records[0].run_id, follow=follow, as_json=as_json)
         return
     folder = folder_of(records[0].run_id)
     path = folder / "log.txt"
@@ -44,18 +47,19 @@ def logs(run: str, follow: bool, store: str | None, board_folder: Path | None) -
         while True:
             going = alive(folder)  # asked before reading, so that the last lines are not missed
             for line in log:
-                click.echo(line, nl=False)
+                _line(line.removesuffix("\n"), as_json=as_json)
             if not follow or not going:
                 return
             time.sleep(0.3)
 
 
-def _of_job(run_id: str, *, follow: bool) -> None:
+def _of_job(run_id: str, *, follow: bool, as_json: bool) -> None:
     from launcher import skypilot
 
     job = skypilot.job_of(run_id)
-    if follow:
-        skypilot.follow_log(job.job_id)
-        return
-    for line in skypilot.log(job.job_id):
-        click.echo(line)
+    for line in skypilot.follow_log(job.job_id) if follow else skypilot.log(job.job_id):
+        _line(line, as_json=as_json)
+
+
+def _line(line: str, *, as_json: bool) -> None:
+    say(line, as_json=as_json, line=line)

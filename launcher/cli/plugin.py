@@ -3,6 +3,7 @@
 import click
 
 from launcher.cli import Group
+from launcher.cli.answer import json_option, say
 
 
 @click.group(cls=Group)
@@ -11,16 +12,20 @@ def plugin() -> None:
 
 
 @plugin.command()
-def install() -> None:
+@json_option
+def install(*, as_json: bool) -> None:
     """Name the plugin in the server's plugins.yaml; again does nothing more."""
     from launcher import plugin_file
 
-    click.echo(plugin_file.install())
+    done = plugin_file.install()
+    say(done, as_json=as_json, file=plugin_file.path(), installed=True, said=done)
 
 
 @plugin.command()
-def uninstall() -> None:
+@json_option
+def uninstall(*, as_json: bool) -> None:
     """Take the plugin out of the server's plugins.yaml; again does nothing more."""
     from launcher import plugin_file
 
-    click.echo(plugin_file.uninstall())
+    done = plugin_file.uninstall()
+    say(done, as_json=as_json, file=plugin_file.path(), installed=False, said=done)
