@@ -63,7 +63,7 @@ class Blocks:
         self.store = store
         self.prefix = checkpoint.prefix
         self.manifest = manifest
-        self._cached: tuple[str, int, bytes] = ("", -1, b"")
+        self._cached: tuple[str, int, memoryview] = ("", -1, memoryview(b""))
         self._ahead: _Ahead | None = None
 
     @contextlib.contextmanager
@@ -84,7 +84,7 @@ class Blocks:
         for _, index in self._blocks(file, offset, length):
             start = index * self.manifest.block_bytes
             low, high = max(offset, start), min(offset + length, start + self.manifest.block_bytes)
-            data[low - offset : high - offset] = memoryview(self._block(file, index))[low - start : high - start]
+            data[low - offset : high - offset] = self._block(file, index)[low - start : high - start]
         return data
 
     def _blocks(self, file: str, offset: int, length: int) -> list[tuple[str, int]]:
@@ -97,19 +97,19 @@ class Blocks:
             raise Corrupt(f"{self.prefix}{file} is not in the manifest")
         return self.manifest.files[file].size
 
-    def _block(self, file: str, index: int) -> bytes:
+    def _block(self, file: str, index: int) -> memoryview:
         if self._cached[:2] != (file, index):
             data = self._ahead.take((file, index)) if self._ahead else self._fetch((file, index))
             self._cached = (file, index, data)
         return self._cached[2]
 
-    def _fetch(self, block: tuple[str, int]) -> bytes:
+    def _fetch(self, block: tuple[str, int]) -> memoryview:
         file, index = block
         size = self.size(file)
         start = index * self.manifest.block_bytes
         want = min(self.manifest.block_bytes, size - start)
         try:
-            data = self.store.read(self.prefix + file, start, want)
+            data = self.store.part(self.prefix + file, start, want)
         except FileNotFoundError:
             raise Corrupt(f"{self.prefix}{file} is missing") from None
         if len(data) != want:
@@ -123,7 +123,7 @@ class _Ahead:
     """Blocks fetched before they are asked for, in the order in which they will be; only so many are held."""
 
     def __init__(
-        self, fetch: Callable[[tuple[str, int]], bytes], wanted: list[tuple[str, int]], pool: ThreadPoolExecutor
+        self, fetch: Callable[[tuple[str, int]], memoryview], wanted: list[tuple[str, int]], pool: ThreadPoolExecutor
     ) -> None:
         self._fetch = fetch
         self._wanted = iter(wanted)
@@ -132,11 +132,11 @@ class _Ahead:
         for _ in range(_BLOCKS_AHEAD):
             self._begin_next()
 
-    def take(self, block: tuple[str, int]) -> bytes:
+    def take(self, block: tuple[str, int]) -> memoryview:
         """Waits for `block`, and begins another one."""
         future = self._under_way.pop(block, None)
         self._begin_next()
-        data: bytes = future.result() if future is not None else self._fetch(block)
+        data: memoryview = future.result() if future is not None else self._fetch(block)
         return data
 
     def cancel(self) -> None:

@@ -225,7 +225,7 @@ def _fetch(uri: str, folder: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("wb") as file:
             for offset in range(0, entry.size, _FETCH_BYTES):
-                file.write(store.read(entry.name, offset, _FETCH_BYTES))
+                file.write(store.part(entry.name, offset, _FETCH_BYTES))
     if not partial.is_dir():
         raise RunError(f"There is nothing at {uri}.")
     partial.rename(folder)

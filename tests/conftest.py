@@ -1,5 +1,6 @@
 """Fixtures that more than one test file needs."""
 
+import contextlib
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests import servers
+from tests.fault_proxy import FaultProxy
 from tests.servers import Server
 
 if TYPE_CHECKING:
@@ -37,6 +39,30 @@ def gcs_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A fake-gcs-server for the whole test run."""
     with servers.fake_gcs(tmp_path_factory.mktemp("gcs")) as server:
         yield server
+
+
+@pytest.fixture
+def s3(s3_server: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultProxy]:
+    """S3 through a proxy; a client that is opened meanwhile goes through it."""
+    with _proxied(s3_server, "AWS_ENDPOINT_URL", monkeypatch) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def gcs(gcs_server: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultProxy]:
+    """The same for Google's."""
+    with _proxied(gcs_server, "STORAGE_EMULATOR_HOST", monkeypatch) as proxy:
+        yield proxy
+
+
+@contextlib.contextmanager
+def _proxied(server: Server, variable: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultProxy]:
+    """The server with a bucket `faults`, as the clients' `variable` names it."""
+    with FaultProxy(server.endpoint, stall_seconds=12) as proxy:
+        for name, value in {**server.environment, variable: proxy.endpoint}.items():
+            monkeypatch.setenv(name, value)
+        servers.make_bucket(server, "faults")
+        yield proxy
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,7 @@
 """A proxy between a client and an object store that does what networks and clouds do to requests now and then."""
 
 import asyncio
+import json
 import random
 import re
 import threading
@@ -103,7 +104,7 @@ class FaultProxy:
             head = re.sub(rb"(?i)\r\nexpect:[^\r]*", b"", head)
         body = await _body(head, reader)
         if fault in ("slow_down", "error") or fault.startswith("refuse "):
-            writer.write(_refusal(fault))
+            writer.write(_refusal(fault, method, path))
             await writer.drain()
             return True
         return await self._forward(head, body, method, fault, writer)
@@ -172,10 +173,27 @@ def _length(head: bytes) -> int | None:
     return int(found[1]) if found else None
 
 
-def _refusal(fault: str) -> bytes:
-    """An answer in S3's form; `refuse 403 AccessDenied` names status and code."""
+def _refusal(fault: str, method: str, path: str) -> bytes:
+    """An answer in the server's own form. `refuse 403 AccessDenied` names status and code, and what follows stands in
+    S3's answer beside them; a region there is told in a header too, as S3 does."""
     named = {"slow_down": "refuse 503 SlowDown", "error": "refuse 500 InternalError"}.get(fault, fault)
-    _, status, code = named.split()
-    text = f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>by the test</Message></Error>".encode()
-    head = f"HTTP/1.1 {status} By-The-Test\r\nContent-Type: application/xml\r\nContent-Length: {len(text)}\r\n\r\n"
-    return head.encode() + text
+    _, status, code, *more = named.split(" ", 3)
+    inside = "".join(more)
+    if re.match("/(upload/|download/)?storage/v1", path):
+        said = f"by the test; {inside}"
+        reasons = [{"message": said, "domain": "global", "reason": code}]
+        text = json.dumps({"error": {"code": int(status), "message": said, "errors": reasons}})
+        kind = "application/json"
+    else:
+        text = (
+            f'<?xml version="1.0" encoding="UTF-8"?>\n<Error><Code>{code}</Code><Message>by the test</Message>{inside}'
+            "<RequestId>3FKT8W1V6DQ9</RequestId><HostId>2tW0pVq7</HostId></Error>"
+        )
+        kind = "application/xml"
+    region = re.search("<Region>(.*)</Region>", inside)
+    head = (
+        f"HTTP/1.1 {status} By-The-Test\r\nContent-Type: {kind}\r\nContent-Length: {len(text)}\r\n"
+        + (f"x-amz-bucket-region: {region[1]}\r\n" if region else "")
+        + "\r\n"
+    )
+    return head.encode() + (b"" if method == "HEAD" else text.encode())

@@ -280,7 +280,7 @@ def fetched(store: Store, prefix: str, folder: Path) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("wb") as file:
             for offset in range(0, entry.size, _FETCH_BYTES):
-                file.write(store.read(entry.name, offset, _FETCH_BYTES))
+                file.write(store.part(entry.name, offset, _FETCH_BYTES))
     return folder
 
 

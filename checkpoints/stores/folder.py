@@ -45,6 +45,9 @@ class FolderStore:
             file.seek(offset)
             return file.read(-1 if length is None else length)
 
+    def part(self, name: str, offset: int = 0, length: int | None = None) -> memoryview:
+        return memoryview(self.read(name, offset, length))
+
     def write(self, name: str, chunks: Iterable[bytes | memoryview]) -> int:
         target = self._path(name)
         with self._failing(f"written ({name})"):

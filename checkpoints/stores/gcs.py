@@ -25,6 +25,15 @@ _WRITER = "writer"
 answer was lost."""
 
 
+_SIGN_IN = "run `gcloud auth application-default login`, or set GOOGLE_APPLICATION_CREDENTIALS to a key's file"
+_REFUSALS = {
+    401: f"there are no usable Google credentials; {_SIGN_IN}",
+    403: "the credentials do not allow it; a run takes the role Storage Object User on the bucket",
+    404: "there is no such bucket; create it, or correct the name",
+}
+"""By HTTP status; an object that is missing never comes this far."""
+
+
 class GoogleStore:
     """Objects below `prefix` of a bucket."""
 
@@ -71,6 +80,9 @@ class GoogleStore:
                     raise
                 raise FileNotFoundError(f"{self.uri}/{name}") from None
         return data
+
+    def part(self, name: str, offset: int = 0, length: int | None = None) -> memoryview:
+        return memoryview(self.read(name, offset, length))
 
     def write(self, name: str, chunks: Iterable[bytes | memoryview]) -> int:
         blob, token = self._blob(name), uuid.uuid4().hex
@@ -157,23 +169,25 @@ class GoogleStore:
             yield
         except FileNotFoundError:
             raise
-        except api.NotFound:
-            raise StoreRefused(f"{where}: there is no such bucket; create it, or correct the name.") from None
         except (google.auth.exceptions.DefaultCredentialsError, google.auth.exceptions.RefreshError):
-            raise StoreRefused(
-                f"{where}: there are no usable Google credentials; run `gcloud auth application-default login`."
-            ) from None
-        except (api.Unauthorized, api.Forbidden):
-            raise StoreRefused(
-                f"{where}: the credentials do not allow it; it takes the role Storage Object User on the bucket."
-            ) from None
+            raise StoreRefused(f"{where}: {_REFUSALS[401]}.") from None
         except DataCorruption:
             raise StoreError(f"{where}: what arrived is not what was sent; it is not used.") from None
         except (api.GoogleAPICallError, InvalidResponse) as failure:
-            code = failure.response.status_code if isinstance(failure, InvalidResponse) else failure.code
-            raise StoreError(f"{where}: it answered {code}, again and again.") from None
+            raise _translated(failure, where) from None
         except (api.RetryError, google.auth.exceptions.TransportError, requests.exceptions.RequestException, OSError):
-            raise StoreError(f"{where}: it cannot be reached, or its answers break off.") from None
+            what = "it cannot be reached, or its answers break off, however often it is tried; check the network"
+            raise StoreError(f"{where}: {what}.") from None
+
+
+def _translated(failure: Exception, where: str) -> StoreError:
+    """What Google answered, as one of a store's errors; an upload's answer comes in another form than the others."""
+    status = failure.response.status_code if isinstance(failure, InvalidResponse) else getattr(failure, "code", 0)
+    if status in _REFUSALS:
+        return StoreRefused(f"{where}: {_REFUSALS[status]}.")
+    if status in (408, 429) or status >= 500:
+        return StoreError(f"{where}: it answered {int(status)}, again and again; look at the server, or try later.")
+    return StoreError(f"{where}: it answered {int(status)}; Google's documentation of that status says what to change.")
 
 
 class _Sent:
