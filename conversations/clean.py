@@ -249,8 +249,8 @@ class _Journal:
 
 def _finish(work: Path, out: Path, report: Path, rules: Rules, resumed: int) -> Cleaned:
     """The second pass."""
-    merged = duplicates.merged(work, rules.duplicates)
-    names = _names(work / "kept", {into for into, _ in merged.values()})
+    into, why = duplicates.merged(work, rules.duplicates)
+    names = _names(work / "kept", set(into[into >= 0].tolist()))
     counts = Counts()
     named: list[Row] = []
     place = 0
@@ -264,9 +264,9 @@ def _finish(work: Path, out: Path, report: Path, rules: Rules, resumed: int) -> 
             row = msgspec.json.decode(line, type=Row)
             if row.outcome == "kept":
                 record = kept.readline().rstrip(b"\n")
-                if place in merged:
-                    into, why = merged[place]
-                    row = Row(record=row.record, id=row.id, outcome="merged", reason=why, into=names[into])
+                if len(into) and into[place] >= 0:
+                    reason = duplicates.REASONS[why[place]]
+                    row = Row(record=row.record, id=row.id, outcome="merged", reason=reason, into=names[into[place]])
                 else:
                     records.write(record)
                 place += 1

@@ -26,6 +26,8 @@ what it says, and is not counted as near.
 DIGEST_BYTES = 4 * PERMUTATIONS
 NEAR_BYTES = 2 * DIGEST_BYTES
 _BLOCK = 2048
+REASONS = ("same", "beginning", "same_opening", "near", "near_opening")
+"""Why one is merged into another; where several hold, the first."""
 
 _WORD = re.compile(r"[぀-ヿ㐀-鿿가-힯]|[^\W぀-ヿ㐀-鿿가-힯]+")
 """A word, or a character of a script that puts no spaces between words."""
@@ -95,99 +97,115 @@ def _packed(sketch: Any) -> bytes:
     return array.array("I", sketch.digest()).tobytes()
 
 
-def merged(work: Path, rule: Duplicates) -> dict[int, tuple[int, str]]:
-    """For each conversation that is merged, by its place in the files of `work`: the one it is merged into, and why.
-    The kept one is the longest of those like it, and of equally long ones the first.
+def merged(work: Path, rule: Duplicates) -> tuple[Any, Any]:
+    """For each conversation, by its place in the files of `work`: the place of the one it is merged into, -1 where it
+    is kept, and which of `REASONS` it is; two arrays. The kept one is the longest of those like it, and of equally
+    long ones the first. Both are empty where duplicates are left.
     """
     import numpy as np
 
     layout = [("hash", "S16", 2), ("characters", "<u8"), ("enough", "?", 2), ("beginnings", "<u2"), ("", "V4")]
     with (work / "marks").open("rb") as file:
         table = np.fromfile(file, np.dtype(layout))
-    if not rule.on or not len(table):
-        return {}
-    places = np.arange(len(table))
+    count = len(table)
+    into, why = np.full(count, -1, np.int32), np.zeros(count, np.int8)
+    if not rule.on or not count:
+        return into, why
+    places = np.arange(count, dtype=np.int32)
     # rank 0 is the longest; every comparison is of a longer one with a shorter
-    rank = np.empty(len(table), np.int64)
+    rank = np.empty(count, np.int32)
     rank[np.lexsort((places, -table["characters"].astype(np.int64)))] = places
-    shorter: dict[int, dict[int, str]] = {}
+    alike: list[tuple[Any, Any, Any]] = []  # longer ones, shorter ones, and why
 
-    def add(longer: int, other: int, why: str) -> None:
-        shorter.setdefault(longer, {}).setdefault(other, why)
+    def add(longer: Any, other: Any, reason: Any) -> None:
+        reasons = np.broadcast_to(np.asarray(reason, np.int8), longer.shape)
+        alike.append((longer.astype(np.int32), other.astype(np.int32), reasons))
 
     if rule.conversations:
         with (work / "beginnings").open("rb") as file:
             beginnings = np.fromfile(file, "S16")
         owners = np.concatenate([places, np.repeat(places, table["beginnings"])])
-        for group in _equal(np.concatenate([table["hash"][:, 0], beginnings]), rank[owners]):
-            longest = group[0]
-            for each in group[1:]:
-                if each < len(places):
-                    add(int(owners[longest]), each, "same" if longest < len(places) else "beginning")
+        longest, other = _pairs(np.concatenate([table["hash"][:, 0], beginnings]), rank[owners])
+        longest, other = longest[other < count], other[other < count]
+        add(owners[longest], other, np.where(longest < count, REASONS.index("same"), REASONS.index("beginning")))
     if rule.openings:
-        long_enough = np.flatnonzero(table["enough"][:, 1])
-        for group in _equal(table["hash"][long_enough, 1], rank[long_enough]):
-            for each in group[1:]:
-                add(int(long_enough[group[0]]), int(long_enough[each]), "same_opening")
+        enough = np.flatnonzero(table["enough"][:, 1])
+        longest, other = _pairs(table["hash"][enough, 1], rank[enough])
+        add(enough[longest], enough[other], REASONS.index("same_opening"))
     if rule.similarity < 1:
         with (work / "near").open("rb") as near:
             for which, name in [(0, "near")] * rule.conversations + [(1, "near_opening")] * rule.openings:
-                for pair in _near(near, which, table["enough"][:, which], rank, rule.similarity):
-                    add(*pair, name)
-    found: dict[int, tuple[int, str]] = {}
-    for longer in sorted(shorter, key=lambda each: int(rank[each])):
-        if longer not in found:
-            for other, why in shorter[longer].items():
-                found.setdefault(other, (longer, why))
-    return found
+                for longer, shorter in _near(near, which, table["enough"][:, which], rank, rule.similarity):
+                    add(longer, shorter, REASONS.index(name))
+    _settle(alike, rank, into, why)
+    return into, why
 
 
-def _equal(keys: Any, rank: Any) -> Iterator[list[int]]:
-    """Groups of two or more places that have the same key, each from the longest to the shortest."""
+def _settle(alike: list[tuple[Any, Any, Any]], rank: Any, into: Any, why: Any) -> None:
+    """Fill `into` and `why`, the longest first: one that is merged itself takes no other."""
     import numpy as np
 
-    if not len(keys):
+    if not any(len(longer) for longer, _, _ in alike):
         return
-    order = np.lexsort((rank, keys))
+    longer, other, reason = (np.concatenate(each) for each in zip(*alike, strict=True))
+    order = np.argsort(rank[longer], kind="stable")
+    longer, other, reason = longer[order], other[order], reason[order]
+    starts = np.flatnonzero(np.diff(longer, prepend=-1))
+    for start, end in zip(starts, np.append(starts[1:], len(longer)), strict=True):
+        if into[longer[start]] < 0:
+            # of several reasons the first counts, so it is written last
+            those, these = other[start:end][::-1], reason[start:end][::-1]
+            free = into[those] < 0
+            into[those[free]], why[those[free]] = longer[start], these[free]
+
+
+def _pairs(keys: Any, rank: Any) -> tuple[Any, Any]:
+    """Of each group of equal keys the longest and each other: two arrays of places in `keys`."""
+    import numpy as np
+
+    order = np.lexsort((rank, keys)).astype(np.int32)
     ordered = keys[order]
-    starts = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]]))
-    for start, end in zip(starts, np.append(starts[1:], len(ordered)), strict=True):
-        if end - start > 1:
-            yield order[start:end].tolist()
+    begins = np.ones(len(keys), bool)
+    begins[1:] = ordered[1:] != ordered[:-1]
+    starts = np.flatnonzero(begins)
+    longest = np.repeat(order[starts], np.diff(np.append(starts, len(keys))))
+    return longest[~begins], order[~begins]
 
 
-def _near(file: BinaryIO, which: int, enough: Any, rank: Any, similarity: float) -> Iterator[tuple[int, int]]:
-    """Pairs whose sketches agree in at least `similarity` of their slots, the longer one first."""
+def _near(file: BinaryIO, which: int, enough: Any, rank: Any, similarity: float) -> Iterator[tuple[Any, Any]]:
+    """Pairs whose sketches agree in at least `similarity` of their slots: arrays of the longer and the shorter ones."""
     import numpy as np
 
     rows = 8 if similarity >= 0.85 else 4  # slots that must all agree for two to be looked at
     bands = PERMUTATIONS // rows
     among = np.flatnonzero(enough)
-    seen: set[tuple[int, int]] = set()  # pairs that are alike meet in most bands; unlike ones in few
+    # Pairs that are alike meet in most bands; unlike ones in few. The last is none, so that a search ends at one.
+    seen = np.array([np.iinfo(np.int64).max])
 
-    def digests(places: list[int]) -> Any:
-        starts = (place * NEAR_BYTES + which * DIGEST_BYTES for place in places)
-        rows = b"".join(os.pread(file.fileno(), DIGEST_BYTES, start) for start in starts)
-        return np.frombuffer(rows, np.uint32).reshape(-1, PERMUTATIONS)
+    def digests(places: Any) -> Any:
+        different, at = np.unique(places, return_inverse=True)
+        starts = (place * NEAR_BYTES + which * DIGEST_BYTES for place in different.tolist())
+        read = b"".join(os.pread(file.fileno(), DIGEST_BYTES, start) for start in starts)
+        return np.frombuffer(read, np.uint32).reshape(-1, PERMUTATIONS)[at]
 
     for first in range(0, bands, 4):
         keys = _band_keys(file, which, first * rows, min(4, bands - first), rows, len(enough))
         for band in range(keys.shape[1]):
-            for equal in _equal(keys[among, band], rank[among]):
-                group = [int(among[each]) for each in equal]
-                while len(group) > 1:
-                    longest, *others = group
-                    new = [other for other in others if (longest, other) not in seen]
-                    group = []
-                    for at in range(0, len(new), _BLOCK):
-                        block = new[at : at + _BLOCK]
-                        agreeing = np.count_nonzero(digests(block) == digests([longest]), axis=1)
-                        for other, slots in zip(block, agreeing.tolist(), strict=True):
-                            if slots >= similarity * PERMUTATIONS:
-                                seen.add((longest, other))
-                                yield longest, other
-                            else:
-                                group.append(other)
+            left, found = among, [seen]
+            while len(left):  # each time round the longest of each group that is left is compared with the others
+                longest, other = (left[each] for each in _pairs(keys[left, band], rank[left]))
+                pairs = longest.astype(np.int64) * len(enough) + other
+                new = seen[np.searchsorted(seen[:-1], pairs)] != pairs
+                longest, other, pairs = longest[new], other[new], pairs[new]
+                near = np.zeros(len(pairs), bool)
+                for at in range(0, len(pairs), _BLOCK):
+                    block = slice(at, at + _BLOCK)
+                    slots = np.count_nonzero(digests(longest[block]) == digests(other[block]), axis=1)
+                    near[block] = slots >= similarity * PERMUTATIONS
+                found.append(pairs[near])
+                yield longest[near], other[near]
+                left = other[~near]
+            seen = np.sort(np.concatenate(found))
 
 
 def _band_keys(file: BinaryIO, which: int, slot: int, bands: int, rows: int, count: int) -> Any:
