@@ -56,7 +56,7 @@ class Follower:
         self.say(f"[SkyPilot job {job.job_id}] {job.state}{where}{again}")
 
     def _say_run(self) -> None:
-        decided = [r for r in journal.read(self.store) if r.kind in ("decision", "deadline_lost")]
+        decided = journal.decisions(journal.read(self.store))
         for record in decided[self._decisions :]:
             self.say(f"[vlaunch] {in_words(record)}")
         self._decisions = len(decided)
@@ -77,7 +77,7 @@ class Follower:
 def in_words(record: Record) -> str:
     """A decision of the journal for a person."""
     facts = record.facts
-    if record.kind == "deadline_lost":
+    if record.kind in ("deadline_lost", "store_unreachable"):
         return str(facts["why"])
     what = {"spot": "spot in", "on_demand": "on demand in", "wait": "waits", "hold": "stays"}[facts["action"]]
     return f"{what} {facts['zone']}: {facts['reason']}" if facts["zone"] else f"{what}: {facts['reason']}"

@@ -33,8 +33,16 @@ class Journal:
 
     def append(self, kind: Kind, *, at: float | None = None, **facts: Any) -> None:
         """Raises StoreError where it, or one before it, could not be written; a later call writes them."""
-        self.records.append(Record(kind=kind, at=self.time(at), run_id=self.run_id, facts=facts))
+        self._keep(kind, at, facts)
         self.write()
+
+    def unreachable(self, why: str) -> None:
+        """Keep that the store could not be reached, once a time, for when it can."""
+        if all(record.kind != "store_unreachable" for record in self.records[self._written :]):
+            self._keep("store_unreachable", None, {"why": why})
+
+    def _keep(self, kind: Kind, at: float | None, facts: Facts) -> None:
+        self.records.append(Record(kind=kind, at=self.time(at), run_id=self.run_id, facts=facts))
 
     def write(self) -> None:
         """Write what is not written yet. Raises StoreError."""
@@ -103,6 +111,11 @@ class Journal:
 def read(store: Store) -> list[Record]:
     """The records in a run's store, oldest first; none where no controller of ours has run. Raises StoreError."""
     return [msgspec.json.decode(store.read(name), type=Record) for name in _names(store, layout.JOURNAL)]
+
+
+def decisions(records: list[Record]) -> list[Record]:
+    """Those that say what was decided and why, for people."""
+    return [record for record in records if record.kind in ("decision", "deadline_lost", "store_unreachable")]
 
 
 class TrainerLog:

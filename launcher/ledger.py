@@ -26,6 +26,7 @@ Kind = Literal[
     "decision",
     "refused",
     "deadline_lost",
+    "store_unreachable",
 ]
 
 
@@ -58,6 +59,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     decision        action, zone, reason, memory, work_left_hours, spent_usd
     refused         place, spot: no machine was to be had
     deadline_lost   why, ways: place, spot, hours_late, usd of each way left
+    store_unreachable  why: SkyPilot's own strategy decided from then on; written once the store is back
     """
 
     kind: Kind

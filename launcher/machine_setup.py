@@ -14,9 +14,8 @@ def environment(what: str, extra: str, *, name: str = "", more: str = "") -> str
     return f"""\
 # {what}. A second start finds them and is done.
 set -eu
-if [ -n "${{VLAUNCH_ENV:-}}" ]; then exit 0; fi  # an environment that has them already
 env="{_folder(name)}"
-if [ ! -e "$env/ready" ]; then
+if [ -z "${{VLAUNCH_ENV:-}}" ] && [ ! -e "$env/ready" ]; then  # VLAUNCH_ENV has them already
   command -v uv >/dev/null || python3 -m pip install --quiet uv
   uv venv --quiet --allow-existing --seed --python 3.11 "$env"
   uv pip install --quiet --python "$env/bin/python" -r pyproject.toml --extra {extra}

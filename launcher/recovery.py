@@ -283,9 +283,10 @@ class Strategy(recovery_strategy.EagerFailoverStrategyExecutor):
             raise exceptions.ManagedJobReachedMaxRetriesError(str(end)) from None
 
     def _say_unreachable(self, failure: StoreError) -> None:
-        logger.warning(
-            f"vlaunch: the run's store cannot be reached, so SkyPilot's own EAGER_NEXT_REGION decides: {failure}"
-        )
+        why = f"the run's store cannot be reached, so SkyPilot's own EAGER_NEXT_REGION decides: {failure}"
+        logger.warning(f"vlaunch: {why}")
+        if self._steering is not None:
+            self._steering.journal.unreachable(why)
 
 
 def _plain(hint: Any) -> str:

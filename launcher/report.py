@@ -224,8 +224,8 @@ def _judging(record: Record) -> CostLine:
 
 def _decision(record: Record) -> Decided:
     facts = record.facts
-    if record.kind == "deadline_lost":
-        return Decided(at=record.at, action="deadline lost", place="", reason=facts["why"])
+    if record.kind in ("deadline_lost", "store_unreachable"):
+        return Decided(at=record.at, action=record.kind.replace("_", " "), place="", reason=facts["why"])
     return Decided(at=record.at, action=facts["action"], place=facts["zone"], reason=facts["reason"])
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from checkpoints.stores import Store, StoreError, open_store
-from launcher import managed, served
+from launcher import journal, managed, served
 from launcher.errors import RunError
 from launcher.ledger import Ledger, Record, Runs, home
 from launcher.local import alive
@@ -124,7 +124,7 @@ def _with_skypilot(run: RunFacts, folder: Path) -> RunFacts:
         alive=now.state in ("starting", "running", "recovering") or now.paying,
         state=now.state,
         why=now.why,
-        decisions=[record for record in now.journal if record.kind in ("decision", "deadline_lost")],
+        decisions=journal.decisions(now.journal),
         skypilot_unread=now.unread,
     )
 

@@ -59,6 +59,8 @@ def service(spec: ServeSpec, model: ServedModel, plan: ServePlan, launch: Launch
     rendered: dict[str, Any] = {
         "name": launch.service,
         "service": {
+            # SkyServe takes the port from `resources` where they name one machine, and of several it takes none.
+            "ports": READY_PORT,
             "readiness_probe": {
                 "path": "/ready",
                 "initial_delay_seconds": spec.replicas.ready_within_seconds,

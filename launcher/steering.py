@@ -24,6 +24,9 @@ _PRICED_OUT = 100.0
 """Times the dearest machine allowed: what on demand costs where it is not allowed, for a policy that weighs it."""
 _UNKNOWN_WORK_HOURS = 1.0
 """Of a run that nobody can say the work of, until its first step."""
+LEAVING_HOURS = 90 / 3600
+"""From the note to leave to the end of the machine's bill, the save aside: the trainer reads it within 20 s, SkyPilot
+looks at a job every 15 s, and was seen to need 49 s to take a machine down."""
 DETECTION_HOURS = 2 / 60
 """From the loss of a machine to SkyPilot's calling it lost."""
 
@@ -120,6 +123,7 @@ class Steering:
 
     def tick(self) -> Decision:
         """With a machine that works: hold it, or leave it for what the decision says."""
+        self.journal.write()  # what the store did not take before
         seen = self.observe()
         decision = self._decide(seen)
         if decision.action != "hold":
@@ -135,8 +139,9 @@ class Steering:
         machine = self.journal.machine()
         if budget is None or machine is None:
             return False
-        # Until the next look, and then the trainer still has to save.
-        reserve = (2 * self.rules.tick_seconds / 3600 + self._saving_hours()) * machine.facts["usd_per_hour"]
+        # Until the next look, and then the trainer still has to save and the machine to be taken down.
+        hours = 2 * self.rules.tick_seconds / 3600 + self._saving_hours() + LEAVING_HOURS
+        reserve = hours * machine.facts["usd_per_hour"]
         return bool(self.journal.spent_usd() + min(reserve, budget / 2) >= budget)
 
     def ask_to_leave(self, reason: str) -> None:

@@ -10,7 +10,7 @@ import httpx
 import pytest
 import yaml
 
-from launcher import recipe, serve, serve_plan, serve_spec
+from launcher import recipe, serve, serve_plan, serve_spec, serve_yaml
 from launcher.errors import OfferError, RecipeError, RunError
 from launcher.ledger import Ledger
 from launcher.serve_spec import ReplicasConfig, ServedModel
@@ -67,6 +67,7 @@ def test_every_committed_service_passes_skypilots_schema_task_and_service_spec(n
     assert spec.base_ondemand_fallback_replicas == replicas.on_demand_base
     assert spec.dynamic_ondemand_fallback
     assert spec.readiness_path == "/ready"
+    assert spec.ports == str(serve_yaml.READY_PORT)  # where SkyServe's controller finds a replica
     plan = prepared(name).parts[0].plan
     assert [r.zone or r.region for r in task.resources] == [o.zone or o.region for o in plan.offers]
     assert all(resources.use_spot for resources in task.resources)

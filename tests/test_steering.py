@@ -196,6 +196,20 @@ def test_what_happens_while_the_store_is_away_is_written_when_it_is_back(run: Ru
     assert kinds(run.controller()) == ["launched", "machine_started", "machine_ended"]
 
 
+def test_that_the_store_was_away_is_said_once_when_it_is_back(run: Run, tmp_path: Path) -> None:
+    run.store = store = Unreachable(tmp_path / "run")
+    steering = run.controller()
+    steering.started(A, run.now())
+    for _ in range(2):
+        steering.journal.unreachable("the network is gone")
+    store.cut = True
+    with pytest.raises(StoreError):
+        steering.tick()
+    store.cut = False
+    assert steering.tick().action == "hold"
+    assert kinds(run.controller()) == ["launched", "machine_started", "store_unreachable"]
+
+
 class Counting(FolderStore):
     """A store that keeps count of what is read."""
 

@@ -10,11 +10,12 @@ from typing import Any
 from checkpoints.stores import open_store
 from launcher import journal
 from launcher.ledger import Record
+from launcher.recipe import load
 from tests.cluster.server import ON_DEMAND_USD_PER_HOUR, SPOT_USD_PER_HOUR, SkyServer
 from tests.cluster.slurm import Slurm
 
 RECIPE = Path(__file__).with_name("tiny.toml")
-SECRETS = ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_ENDPOINT_URL", "AWS_DEFAULT_REGION"]
+SECRETS = load(str(RECIPE)).recipe.machine.secrets
 
 
 class Cluster:
@@ -28,25 +29,37 @@ class Cluster:
         self.environment = {**server.environment, **{name: environment[name] for name in SECRETS}, "NO_COLOR": "1"}
 
     def vlaunch(
-        self, *arguments: str, timeout: float = 300, elsewhere: bool = False
+        self, *arguments: str, elsewhere: bool = False, **environment: str
     ) -> "subprocess.CompletedProcess[str]":
         """The command, here or on a machine that has seen no launch."""
         home = {"VLAUNCH_HOME": str(self.root / "elsewhere")} if elsewhere else {}
         return subprocess.run(
-            [sys.executable, "-m", "launcher", *arguments], env={**self.environment, **home}, cwd=self.root,
-            capture_output=True, text=True, check=False, timeout=timeout,
+            [sys.executable, "-m", "launcher", *arguments], env={**self.environment, **home, **environment},
+            cwd=self.root, capture_output=True, text=True, check=False, timeout=300,
         )  # fmt: skip
 
-    def launch(self, name: str, places: list[str], *arguments: str, steps: int = 40) -> None:
-        """Send a run that may use these partitions, and return when SkyPilot has it."""
-        done = self.send(name, places, "--detach", *arguments, steps=steps)
-        assert done.returncode == 0, done.stderr
+    def follow(self, name: str) -> "subprocess.Popen[str]":
+        """`vlaunch logs --follow`, under way."""
+        return subprocess.Popen(
+            [sys.executable, "-m", "launcher", "logs", name, "--follow"], env=self.environment, cwd=self.root,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        )  # fmt: skip
 
-    def send(
-        self, name: str, places: list[str], *arguments: str, steps: int = 40
-    ) -> "subprocess.CompletedProcess[str]":
-        recipe = self.root / f"{name}.toml"
-        text = RECIPE.read_text().replace("[machine]", f"[machine]\nsecrets = {SECRETS}")
+    def launch(self, name: str, places: list[str], *arguments: str, steps: int = 40, endpoint: str = "") -> str:
+        """Send a run that may use these partitions, and return when SkyPilot has it; what was said besides the plan.
+        `endpoint` is where it finds its bucket, if that is not the bucket's own."""
+        recipe = self.with_places(RECIPE, name, places)
+        done = self.vlaunch(
+            "train", str(recipe), "--spot", "--infra", "slurm/sim", "--yes", "--name", name, "--detach",
+            "--set", f"checkpoints.store={self.bucket}", "--set", f"train.max_steps={steps}", *arguments,
+            **({"AWS_ENDPOINT_URL": endpoint} if endpoint else {}),
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        return done.stderr
+
+    def with_places(self, given: Path, name: str, places: list[str]) -> Path:
+        """A recipe or spec with these partitions."""
+        text = given.read_text()
         for place in places:
             kind, _, zone = place.partition("-")
             usd = SPOT_USD_PER_HOUR[zone] if kind == "spot" else ON_DEMAND_USD_PER_HOUR
@@ -54,11 +67,9 @@ class Cluster:
                 f'\n[[machine.places]]\ninfra = "slurm/sim/{place}"\nusd_per_hour = {usd}\n'
                 f"spot = {'true' if kind == 'spot' else 'false'}\n"
             )
-        recipe.write_text(text)
-        return self.vlaunch(
-            "train", str(recipe), "--spot", "--infra", "slurm/sim", "--yes", "--name", name,
-            "--set", f"checkpoints.store={self.bucket}", "--set", f"train.max_steps={steps}", *arguments,
-        )  # fmt: skip
+        path = self.root / f"{name}.toml"
+        path.write_text(text)
+        return path
 
     def wait(self, name: str) -> dict[str, Any]:
         """Until the run is over; its report."""

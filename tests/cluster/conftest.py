@@ -8,16 +8,16 @@ import pytest
 from tests import servers
 from tests.cluster import slurm
 from tests.cluster.cluster import Cluster
-from tests.cluster.server import SkyServer, port_is_taken
+from tests.cluster.server import SkyServer, taken_ports
 
 
 @pytest.fixture(scope="session")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    """Everything up; ended by process id with the session."""
+    """Everything up, the server without our plugin; ended by process id with the session."""
     if missing := slurm.missing():
         pytest.skip(f"{', '.join(missing)} are not installed; as root: make cluster-packages")
-    if port_is_taken():
-        pytest.skip("a SkyPilot API server runs on this machine already, on the one port that its controllers know")
+    if taken := taken_ports():
+        pytest.skip(f"a SkyPilot API server has port {taken[0]} of this machine already, and knows no other")
     root = tmp_path_factory.mktemp("cluster")
     with servers.seaweedfs(root / "weed") as bucket, pytest.MonkeyPatch.context() as patch:
         for name, value in bucket.environment.items():
@@ -28,7 +28,6 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         try:
             machines.start()
             server.prepare()
-            made.vlaunch("plugin", "install")
             server.start()
             yield made
         finally:

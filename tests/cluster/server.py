@@ -19,6 +19,8 @@ from tests.cluster.slurm import NODES, PAIRS, Slurm
 SOURCE = Path(__file__).resolve().parents[2]
 PORT = 46580
 """SkyPilot's own; its controllers expect the server there."""
+_QUEUE_PORT = 50011
+"""Where the server's own processes meet; SkyPilot's too."""
 CLOUD = "slurm/sim"
 SPOT_USD_PER_HOUR = {zone: 9.6 + number * 0.1 for number, zone in enumerate((*NODES, *PAIRS))}
 ON_DEMAND_USD_PER_HOUR = 32.8
@@ -34,7 +36,7 @@ class SkyServer:
         self.home = root / "sky-home"
 
     def prepare(self) -> None:
-        """A home in which SkyPilot finds the cluster, our plugins, and needs nothing from the internet."""
+        """A home in which SkyPilot finds the cluster and needs nothing from the internet."""
         for folder in (".sky/catalogs/v8/common", ".slurm", ".ssh"):
             (self.home / folder).mkdir(parents=True)
         key = self.root / "etc" / "user_key"
@@ -47,9 +49,6 @@ class SkyServer:
         (catalog / "accelerators.csv").write_text("AcceleratorName,Clouds\nA100,\"['Slurm']\"\n")
         (catalog / "metadata.csv").write_text("GPU,MemoryGB,Manufacturer\nA100,40,nvidia\n")
         (self.home / ".sky" / "config.yaml").write_text(yaml.safe_dump(self._config()))
-        (self.home / ".sky" / "plugins.yaml").write_text(
-            yaml.safe_dump({"plugins": [{"class": "tests.cluster.plugin.TestCluster"}]})
-        )
 
     def start(self) -> None:
         """Up, and with the cluster enabled: a server that has just started has no cloud until its first check ends."""
@@ -62,22 +61,23 @@ class SkyServer:
 
     def end(self) -> None:
         """Nothing of it runs any more, however it was left."""
-        for process in self.processes():
-            try:
-                process.kill()
-            except psutil.NoSuchProcess:
-                continue
+        while processes := self.processes():  # one that is killed may just have started another
+            for process in processes:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.kill()
+            psutil.wait_procs(processes, 10)
 
-    def processes(self) -> list[psutil.Process]:
-        """Every process under the server's home."""
-        found = []
+    def processes(self) -> set[psutil.Process]:
+        """Every process under the server's home, and their children: those that name themselves have overwritten
+        where their environment stood."""
+        found = set[psutil.Process]()
         for process in psutil.process_iter():
             try:
-                if process.environ().get("HOME") == str(self.home) and process.pid != os.getpid():
-                    found.append(process)
+                if process.environ().get("HOME") == str(self.home):
+                    found |= {process, *process.children(recursive=True)}
             except psutil.Error:
                 continue
-        return found
+        return found - {psutil.Process()}
 
     def states(self, run: str) -> list[str]:
         """SkyPilot's own state of each job of a run, oldest first. Read where the server keeps it: to be asked costs it
@@ -121,7 +121,7 @@ class SkyServer:
             **kept,
             "HOME": str(self.home),
             "PATH": f"{sys.prefix}/bin:{kept['PATH']}",
-            "PYTHONPATH": str(SOURCE),
+            "PYTHONPATH": f"{Path(__file__).with_name('startup')}:{SOURCE}",
             "VLAUNCH_HOME": str(self.root / "vlaunch-home"),
             "SLURM_CONF": str(self.root / "etc" / "slurm.conf"),
             "SKYPILOT_DISABLE_USAGE_COLLECTION": "1",
@@ -136,6 +136,7 @@ class SkyServer:
         return {
             "allowed_clouds": ["slurm"],
             "jobs": {"controller": {"consolidation_mode": True}},
+            "serve": {"controller": {"consolidation_mode": True}},
             "slurm": {
                 "provision_timeout": 20,
                 "cluster_configs": {
@@ -152,6 +153,11 @@ class SkyServer:
         }
 
 
-def port_is_taken() -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", PORT)) == 0
+def taken_ports() -> list[int]:
+    """Of those that a server listens on."""
+    found = []
+    for port in (PORT, _QUEUE_PORT):
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                found.append(port)
+    return found

@@ -5,6 +5,7 @@ Partitions are the zones. `spot-X` and `ondemand-X` share node X; a job of the s
 the first, which is Slurm's real preemption: SIGTERM, `GRACE_SECONDS` to leave, then SIGKILL.
 """
 
+import contextlib
 import getpass
 import os
 import shutil
@@ -18,7 +19,7 @@ from pathlib import Path
 
 import psutil
 
-NODES = {letter: f"0x7f0000{number:02x}" for number, letter in enumerate("abcdefghijklmnop", start=1)}
+NODES = {letter: f"0x7f0000{number:02x}" for number, letter in enumerate("abcdefghijklmnopqrstuv", start=1)}
 """Letter to Slurm's name of the node. SkyPilot asks for the address of that name, and any resolver reads this one as
 127.0.0.1 and so on, without a line in /etc/hosts."""
 PAIRS = ("kl", "mn")
@@ -57,10 +58,8 @@ class Slurm:
     def stop(self) -> None:
         """Nothing of it runs any more."""
         self.slurm("scancel", "--user", getpass.getuser())
-        for process in reversed(self._started):
-            _end(process)
-        for process in self.processes():  # steps that outlived their slurmd
-            _end(process)
+        _end(self._started)
+        _end(self.processes())  # steps that outlived their slurmd
 
     def slurm(self, *command: str) -> str:
         """The output of one of Slurm's commands."""
@@ -182,10 +181,18 @@ class Slurm:
             "import random\nimport sys\n\nif 'sky.skylet.attempt_skylet' in sys.orig_argv:\n"
             "    from sky.skylet import constants\n\n    constants.SKYLET_GRPC_PORT += random.randrange(5000)\n"
         )
+        # What answers in place of vLLM, which needs a GPU.
+        dummy = Path(__file__).resolve().parents[2] / "benchmarks" / "dummy_engine.py"
+        _script(
+            bin_ / "vllm",
+            f'while [ "$1" != --port ]; do shift; done; exec {sys.executable} {dummy} "$2" --vllm',
+        )
         _script(
             bin_ / "uv",
             "export UV_COMPILE_BYTECODE=0 SSL_CERT_FILE=${SSL_CERT_FILE:-/etc/ssl/certs/ca-certificates.crt}\n"
             'case "$1 $2" in "pip install" | "pip uninstall") exit 0;; esac\n'
+            'case "$*" in "venv "*/engine) mkdir -p "${@: -1}/bin"\n'
+            f'  cp {bin_}/vllm "${{@: -1}}/bin"; exit 0;; esac\n'
             f'a=(); for x in "$@"; do [ "$x" = 3.10 ] && x={sys.executable}; a+=("$x"); done\n'
             f'{uv} "${{a[@]}}" || exit 1\n'
             'for x in "$@"; do case "$x" in */skypilot-runtime)\n'
@@ -246,13 +253,10 @@ def _quietly(*command: str) -> None:
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
 
 
-def _end(process: psutil.Process) -> None:
+def _end(processes: list[psutil.Process]) -> None:
     """SIGTERM, and SIGKILL where that is not enough."""
     for number in (signal.SIGTERM, signal.SIGKILL):
-        try:
-            process.send_signal(number)
-            process.wait(10)
-        except psutil.NoSuchProcess:
-            return
-        except psutil.TimeoutExpired:
-            continue
+        for process in processes:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.send_signal(number)
+        _, processes = psutil.wait_procs(processes, 10)

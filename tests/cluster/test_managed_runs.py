@@ -6,6 +6,7 @@ import concurrent.futures
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,12 @@ import msgspec
 import pytest
 
 from checkpoints.stores import open_store
-from launcher import journal
+from launcher import journal, launch
 from launcher.recipe import load
 from tests.cluster.cluster import RECIPE, Cluster
+from tests.cluster.server import SPOT_USD_PER_HOUR
+from tests.cluster.service import replica_replaced
+from tests.fault_proxy import FaultProxy
 
 FAST = ("--rule", "tick_seconds=5", "--rule", "restart_minutes=1")
 RETRY = ("--rule", "retry_minutes=0.2")
@@ -25,15 +29,20 @@ SOURCE = Path(__file__).resolve().parents[2]
 
 def preempted(cluster: Cluster) -> None:
     """Taken away by an on-demand job, goes on in another partition, and ends as if nothing had been."""
-    cluster.launch("preempted", ["spot-a", "spot-b"], steps=200)
+    cluster.launch("preempted", ["spot-a", "spot-b"], steps=300)
+    following = cluster.follow("preempted")
+    assert following.stdout is not None
+    assert any("[attempt 1] step" in line for line in following.stdout)
     cluster.committed("preempted")
     taker = cluster.slurm.take("a")
     report = cluster.wait("preempted")
     cluster.slurm.give_back(taker)
+    said, _ = following.communicate(timeout=60)
+    assert "[attempt 2] step 300/300" in said
     assert report["state"] == "finished"
     assert places(report) == ["spot-a", "spot-b"]
     assert report["preemptions"] == 1
-    assert cluster.losses("preempted") == undisturbed(cluster, steps=200)
+    assert cluster.losses("preempted") == undisturbed(cluster, steps=300)
     paid = cluster.server.paid("preempted")
     assert [attempt["usd"] for attempt in report["attempts"]] == [round(usd, 2) for usd in paid]
     elsewhere = cluster.vlaunch("status", "preempted", "--store", cluster.bucket, "--json", elsewhere=True)
@@ -93,6 +102,7 @@ def budget(cluster: Cluster) -> None:
     assert report["state"] == "stopped"
     assert "--resume budget --budget" in report["why"]
     assert report["step"] > 0
+    assert report["usd_spent"] <= 0.5
     assert not cluster.slurm.jobs("budget")
 
 
@@ -116,6 +126,35 @@ def waiting(cluster: Cluster) -> None:
     )
     assert not cluster.slurm.jobs("waiting")
     cancelled(cluster, "waiting")
+
+
+def store_cut_off(cluster: Cluster) -> None:
+    """The store goes away under a running strategy, and then the machine. SkyPilot's own way finds another; with the
+    store back the run is steered again and ends, and it is said."""
+    with FaultProxy(cluster.environment["AWS_ENDPOINT_URL"]) as proxy:
+        cluster.launch("cut-off", ["spot-q", "spot-r"], *FAST, steps=200, endpoint=proxy.endpoint)
+        cluster.committed("cut-off")
+        proxy.plan = lambda method, path: "reset"
+        cluster.slurm.take("q")
+        cluster.until(lambda: cluster.slurm.on("r"), 300, "it does not go on in spot-r")
+        proxy.plan = lambda method, path: ""
+        report = cluster.wait("cut-off")
+    assert report["state"] == "finished"
+    assert places(report) == ["spot-q", "spot-r"]
+    assert "store unreachable" in [decided["action"] for decided in report["decisions"]]
+    steered = [record.facts["place"] for record in cluster.records("cut-off") if record.kind == "machine_started"]
+    assert steered == ["slurm/sim/spot-q", "slurm/sim/spot-r"]
+
+
+def without_plugin(cluster: Cluster) -> None:
+    """Launched before the server had our plugin, so SkyPilot's own strategy recovers it; a restart of the server, now
+    with the plugin, does not end it."""
+    cluster.committed("plain")
+    cluster.slurm.take("s")
+    report = cluster.wait("plain")
+    assert report["state"] == "finished"
+    assert places(report) == ["spot-s", "spot-t"]
+    assert not report["decisions"]
 
 
 def cancelled_at_once(cluster: Cluster) -> None:
@@ -148,8 +187,11 @@ AT_ONCE = 3
 SCENARIOS: dict[str, Callable[[Cluster], None]] = {
     scenario.__name__: scenario
     for scenario in (
+        without_plugin,
         on_demand_and_back,
+        replica_replaced,
         preempted,
+        store_cut_off,
         twice,
         two_nodes,
         budget,
@@ -164,6 +206,10 @@ SCENARIOS: dict[str, Callable[[Cluster], None]] = {
 @pytest.fixture(scope="module")
 def going(cluster: Cluster) -> Iterator[dict[str, "concurrent.futures.Future[None]"]]:
     """Every scenario, under way or in the queue."""
+    assert launch.WITHOUT_PLUGIN in cluster.launch("plain", ["spot-s", "spot-t"], steps=400)
+    cluster.vlaunch("plugin", "install")
+    cluster.server.stop()
+    cluster.server.start()
     with concurrent.futures.ThreadPoolExecutor(AT_ONCE) as pool:
         yield {name: pool.submit(scenario, cluster) for name, scenario in SCENARIOS.items()}
 
@@ -181,14 +227,18 @@ def test_a_run_outlives_its_server(cluster: Cluster, going: dict[str, "concurren
     cluster.committed("outlives")
     cluster.server.stop()
     taker = cluster.slurm.take("a")
+    cluster.until(lambda: not cluster.slurm.jobs("outlives"), 60, "its machine is not taken")
+    unseen = time.monotonic()
     alone = cluster.report("outlives")
     assert alone["state"] == "running, by its last sign"
     assert "does not answer" in " ".join(alone["notes"])
     cluster.server.start()
+    unseen_hours = (time.monotonic() - unseen) / 3600
     report = cluster.wait("outlives")
     cluster.slurm.give_back(taker)
     assert report["state"] == "finished"
     assert places(report) == ["spot-a", "spot-b"]
+    assert report["attempts"][0]["usd_late_detection"] >= round(unseen_hours * SPOT_USD_PER_HOUR["a"], 2)
     assert len([record for record in cluster.records("outlives") if record.kind == "launched"]) == 1
 
 
