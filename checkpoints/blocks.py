@@ -84,7 +84,7 @@ class Blocks:
         for _, index in self._blocks(file, offset, length):
             start = index * self.manifest.block_bytes
             low, high = max(offset, start), min(offset + length, start + self.manifest.block_bytes)
-            data[low - offset : high - offset] = self._block(file, index)[low - start : high - start]
+            data[low - offset : high - offset] = self.block(file, index)[low - start : high - start]
         return data
 
     def _blocks(self, file: str, offset: int, length: int) -> list[tuple[str, int]]:
@@ -97,7 +97,8 @@ class Blocks:
             raise Corrupt(f"{self.prefix}{file} is not in the manifest")
         return self.manifest.files[file].size
 
-    def _block(self, file: str, index: int) -> memoryview:
+    def block(self, file: str, index: int) -> memoryview:
+        """One verified block, without a copy. Raises Corrupt."""
         if self._cached[:2] != (file, index):
             data = self._ahead.take((file, index)) if self._ahead else self._fetch((file, index))
             self._cached = (file, index, data)

@@ -273,7 +273,7 @@ def _unfit(recipe: Recipe, offer: Offer) -> str:
             f"{offer.accelerator}:{offer.accelerator_count}: a global batch of {recipe.train.global_batch} does not "
             f"divide by {world} x {recipe.train.micro_batch}."
         )
-    found = fits(recipe.model, recipe.train, world, gigabytes)
+    found = fits(recipe.model, recipe.train, world, gigabytes, recipe.lora)
     return "" if found.fits else f"{offer.accelerator}:{offer.accelerator_count}: {found.sentence()}"
 
 

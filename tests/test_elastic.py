@@ -11,7 +11,9 @@ STEPS = range(1, 15)
 
 
 def test_from_two_processes_to_one_and_back_the_losses_are_those_of_the_undisturbed_run(tmp_path: Path) -> None:
-    undisturbed, moved = (Run(tmp_path / name, f"train.max_steps={STEPS[-1]}") for name in ("undisturbed", "moved"))
+    # Four groups of rows a step, so that what is summed by one process and by two is summed in another order.
+    changes = f"train.max_steps={STEPS[-1]}", "train.global_batch=8"
+    undisturbed, moved = (Run(tmp_path / name, *changes) for name in ("undisturbed", "moved"))
     code, said = undisturbed.attempt(2)
     assert code == 0, said
     for processes, leave_after in ((2, 3), (1, 7)):

@@ -7,8 +7,9 @@ import pytest
 from transformers import LlamaConfig
 
 from train import fake_step, memory
-from train.config import ModelConfig, TrainConfig
-from train.memory import GIB, SHAPES, Needs, Shape
+from train.config import LoraConfig, ModelConfig, TrainConfig
+from train.memory import GIB
+from train.shapes import SHAPES, Needs, Shape
 
 LLAMA_7B, LLAMA_13B = (next(s for s in SHAPES if s.name == f"Llama 2 {size}") for size in ("7B", "13B"))
 TINY = Shape(name="tiny", hidden=512, intermediate=1376, layers=3, heads=8, kv_heads=8, vocabulary=4000)
@@ -29,11 +30,19 @@ def model(tokens: int, parameters: float = 6.74, **more: Any) -> ModelConfig:
 
 
 def measured(
-    shape: Shape, train: TrainConfig, tokens: int, gpus: int, *, masked: bool = False
+    shape: Shape,
+    train: TrainConfig,
+    tokens: int,
+    gpus: int,
+    *,
+    masked: bool = False,
+    lora: LoraConfig | None = None,
 ) -> tuple[Needs, int, int]:
     """What is reckoned, what is measured in all, and what of that is neither weights, optimizer nor their gradients."""
-    parts = fake_step.peak(configuration(shape), train, context_tokens=tokens, world_size=gpus, masked=masked)
-    reckoned = memory.peak(shape, model(tokens, attention="torch" if masked else "auto"), train, gpus)
+    parts = fake_step.peak(
+        configuration(shape), train, context_tokens=tokens, world_size=gpus, masked=masked, lora=lora
+    )
+    reckoned = memory.peak(shape, model(tokens, attention="torch" if masked else "auto"), train, gpus, lora)
     return reckoned, sum(parts.values()), parts["rest"]
 
 
@@ -69,6 +78,56 @@ def test_each_feature_of_a_recipe_is_reckoned_too(changes: dict[str, Any], train
     reckoned, total, rest = measured(shape, TrainConfig(**train), 2048, 4, masked=masked)
     assert reckoned.total == pytest.approx(total, rel=0.05)
     assert reckoned.activations + reckoned.buffers == pytest.approx(rest, rel=0.10)
+
+
+LORA = LoraConfig()
+
+
+@pytest.mark.parametrize(
+    ("changes", "train", "lora", "tokens"),
+    [
+        ({}, {}, LORA, 256),
+        ({}, {}, LORA, 8192),
+        ({"vocabulary": 32000}, {}, LORA, 2048),
+        ({"kv_heads": 2, "intermediate": 2048}, {}, LORA, 4096),
+        ({"layers": 6}, {"micro_batch": 4}, LORA, 2048),
+        ({}, {}, LoraConfig(rank=64, target_modules=["q_proj", "v_proj"]), 4096),
+        ({}, {}, LoraConfig(dropout=0.05), 4096),
+        ({}, {"precision": "fp32"}, LORA, 4096),
+        ({}, {"activation_checkpointing": False}, LORA, 4096),
+        ({}, {"activation_checkpointing": False}, LoraConfig(target_modules=["q_proj", "v_proj"]), 4096),
+    ],
+    ids=[
+        "short", "long", "large vocabulary", "grouped heads", "micro-batch 4", "two modules", "dropout", "fp32",
+        "no checkpointing", "two modules, no checkpointing",
+    ],
+)  # fmt: skip
+def test_a_step_with_adapters_is_reckoned_within_ten_percent(
+    changes: dict[str, Any], train: dict[str, Any], lora: LoraConfig, tokens: int
+) -> None:
+    shape = msgspec.structs.replace(TINY, **{"vocabulary": 1000, **changes})
+    reckoned, total, _ = measured(shape, TrainConfig(**train), tokens, 4, lora=lora)
+    assert reckoned.total == pytest.approx(total, rel=0.10)
+
+
+@pytest.mark.parametrize("targets", [[], ["q_proj", "v_proj"], ["down_proj"]])
+def test_adapters_have_as_many_parameters_as_peft_gives_them(targets: list[str]) -> None:
+    from transformers import LlamaForCausalLM
+
+    from train import lora, lora_memory
+
+    config = LoraConfig(rank=4, target_modules=targets)
+    shape = msgspec.structs.replace(TINY, hidden=64, intermediate=96, kv_heads=2, vocabulary=50)
+    network = lora.adapted(LlamaForCausalLM(configuration(shape)), config, seed=0, low=False)
+    trained = sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)
+    assert trained == shape.layers * lora_memory.adapter(shape, config)
+
+
+def test_adapters_fit_where_full_fine_tuning_does_not() -> None:
+    recipe = model(2048, parameters=13.0), TrainConfig(micro_batch=1), 2, 24
+    assert not memory.fits(*recipe).fits
+    assert memory.fits(*recipe, LORA).fits
+    assert not memory.fits(model(2048, parameters=70), TrainConfig(micro_batch=1), 2, 24, LORA).fits
 
 
 @pytest.mark.parametrize("shape", [s for s in SHAPES if "Qwen" not in s.name], ids=lambda shape: shape.name)

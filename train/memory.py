@@ -18,15 +18,15 @@ from collections.abc import Iterator
 
 import msgspec
 
-from train.config import ModelConfig, TrainConfig
+from train import lora_memory
+from train.config import LoraConfig, ModelConfig, TrainConfig
+from train.shapes import LOSS_CHUNK_TOKENS, SHAPES, Needs, Shape
 
 GIB = 1 << 30
 MARGIN_BYTES = 2 * GIB
 """For what no count of tensors sees: the CUDA context, NCCL's buffers, the kernels' workspaces."""
 MARGIN_SHARE = 0.05
 """Of everything counted, for fragmentation. Both are estimates that no GPU has confirmed yet."""
-LOSS_CHUNK_TOKENS = 256
-"""train.loss holds the logits of so many tokens in fp32, three times."""
 
 ACCELERATOR_GB = {
     "A100": 40, "A100-80GB": 80, "A100-80GB-SXM": 80, "H100": 80, "H100-SXM": 80, "H200": 141, "B200": 180,
@@ -34,77 +34,6 @@ ACCELERATOR_GB = {
     "V100": 16, "V100-32GB": 32, "T4": 16, "P100": 16,
 }  # fmt: skip
 """Memory by the makers' data sheets, in units of 2^30 bytes, by SkyPilot's names."""
-
-
-class Shape(msgspec.Struct, frozen=True, kw_only=True):
-    """A decoder of the Llama family."""
-
-    name: str
-    hidden: int
-    intermediate: int
-    layers: int
-    heads: int
-    kv_heads: int
-    vocabulary: int
-    tied: bool = False
-    """The output layer is the embedding."""
-
-    @property
-    def kv_width(self) -> int:
-        return self.hidden // self.heads * self.kv_heads
-
-    @property
-    def embedding(self) -> int:
-        return self.vocabulary * self.hidden
-
-    @property
-    def layer(self) -> int:
-        """Parameters of one layer."""
-        projections = 2 * self.hidden * (self.hidden + self.kv_width) + 3 * self.hidden * self.intermediate
-        return projections + 2 * self.hidden
-
-    @property
-    def parameters(self) -> int:
-        return self.layers * self.layer + self.embedding * (1 if self.tied else 2) + self.hidden
-
-
-def _shape(name: str, hidden: int, intermediate: int, layers: int, heads: int, kv_heads: int, vocabulary: int) -> Shape:
-    return Shape(
-        name=name.removesuffix("*"), hidden=hidden, intermediate=intermediate, layers=layers, heads=heads,
-        kv_heads=kv_heads, vocabulary=vocabulary, tied=name.endswith("*"),
-    )  # fmt: skip
-
-
-# From the models' published configurations; * marks tied embeddings.
-SHAPES = [
-    _shape("SmolLM2 135M*", 576, 1536, 30, 9, 3, 49152),
-    _shape("SmolLM2 360M*", 960, 2560, 32, 15, 5, 49152),
-    _shape("TinyLlama 1.1B", 2048, 5632, 22, 32, 4, 32000),
-    _shape("Llama 3.2 3B*", 3072, 8192, 28, 24, 8, 128256),
-    _shape("Llama 2 7B", 4096, 11008, 32, 32, 32, 32000),
-    _shape("Llama 3 8B", 4096, 14336, 32, 32, 8, 128256),
-    _shape("Llama 2 13B", 5120, 13824, 40, 40, 40, 32000),
-    _shape("Qwen 2.5 32B", 5120, 27648, 64, 40, 8, 152064),
-    _shape("Llama 2 70B", 8192, 28672, 80, 64, 8, 32000),
-    _shape("Llama 3 70B", 8192, 28672, 80, 64, 8, 128256),
-]
-
-
-class Needs(msgspec.Struct, frozen=True, kw_only=True):
-    """Bytes on one GPU at one moment of a step."""
-
-    moment: str
-    weights: float
-    optimizer: float
-    gradients: float
-    """Sharded ones; what is not sharded yet is among the buffers."""
-    activations: float
-    buffers: float
-    """Whole weights of the layer at work and the next, whole gradients, what is on its way between GPUs."""
-
-    @property
-    def total(self) -> float:
-        return self.weights + self.optimizer + self.gradients + self.activations + self.buffers
 
 
 class Fit(msgspec.Struct, frozen=True, kw_only=True):
@@ -145,21 +74,23 @@ def shape_of(model: ModelConfig) -> tuple[Shape, str]:
     return nearest, f"memory is reckoned with the shape of {nearest.name} for {model.base}"
 
 
-def fits(model: ModelConfig, train: TrainConfig, world_size: int, accelerator_gb: float) -> Fit:
+def fits(
+    model: ModelConfig, train: TrainConfig, world_size: int, accelerator_gb: float, lora: LoraConfig | None = None
+) -> Fit:
     """Whether a step of the recipe fits on each of `world_size` GPUs of `accelerator_gb` x 2^30 bytes.
 
     A plan calls this for every kind of machine it considers, with all GPUs of all nodes as `world_size` and
     ACCELERATOR_GB's figure, leaves out what does not fit, and shows `sentence()` where nothing is left.
     """
     shape, assumption = shape_of(model)
-    needs, room = peak(shape, model, train, world_size), accelerator_gb * GIB
+    needs, room = peak(shape, model, train, world_size, lora), accelerator_gb * GIB
     if _with_margin(needs) <= room:
         instead: list[str] = []
     else:
         instead = [
             f"{said} ({_with_margin(other) / GIB:.1f} GB)"
             for said, changed, gpus in _alternatives(train, world_size)
-            if _with_margin(other := peak(shape, model, changed, gpus)) <= room
+            if _with_margin(other := peak(shape, model, changed, gpus, lora)) <= room
         ][:3]
     return Fit(
         fits=_with_margin(needs) <= room, needs=needs, margin=_with_margin(needs) - needs.total,
@@ -187,13 +118,18 @@ def _alternatives(train: TrainConfig, world_size: int) -> Iterator[tuple[str, Tr
         yield "train.cpu_offload=true and train.micro_batch=1", replace(gentle, cpu_offload=True), world_size
 
 
-def peak(shape: Shape, model: ModelConfig, train: TrainConfig, world_size: int) -> Needs:
+def peak(
+    shape: Shape, model: ModelConfig, train: TrainConfig, world_size: int, lora: LoraConfig | None = None
+) -> Needs:
     """The fullest moment of a step."""
+    if lora is not None:
+        return max(lora_memory.moments(shape, model, train, lora, world_size), key=lambda needs: needs.total)
     return max(moments(shape, model, train, world_size), key=lambda needs: needs.total)
 
 
 def moments(shape: Shape, model: ModelConfig, train: TrainConfig, world_size: int) -> Iterator[Needs]:
-    """Every moment that can be the fullest. The factors are bytes a token and were read off `train.fake_step`."""
+    """Every moment of full fine-tuning that can be the fullest. The factors are bytes a token, read off
+    `train.fake_step`."""
     tokens = train.micro_batch * model.context_tokens
     low = train.precision == "bf16"
     size = 2 if low else 4
