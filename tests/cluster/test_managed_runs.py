@@ -153,7 +153,8 @@ def without_plugin(cluster: Cluster) -> None:
     cluster.slurm.take("s")
     report = cluster.wait("plain")
     assert report["state"] == "finished"
-    assert places(report) == ["spot-s", "spot-t"]
+    # A server that restarts in the middle of a launch begins it again.
+    assert (places(report)[0], places(report)[-1]) == ("spot-s", "spot-t")
     assert not report["decisions"]
 
 
