@@ -13,7 +13,8 @@ DEEPEST = 50
 
 _TOKEN = re.compile(
     r"<(strong>(?! )[^<>&]+(?<! )</strong(?!><strong)|code>[^<>&`]+</code|t[hd]>[^<>& ][^<>&]*(?<! )</t[hd]"
-    r"|li>\n?<p|/p>\n?<p|/li>\n?<li(?!>\n?<p>)|[^<>]*)>(?:(?<=[pidhlrvy1-6]>)\n)?"
+    r"|t[hd]><code>[^<>&`]+</code></t[hd]|/tr>\n?<tr|li>\n?<p|/p>\n?<p"
+    r"|/li>\n?<li(?!>\n?<p>)|[^<>]*)>(?:(?<=[pidhlrvy1-6]>)\n)?"
 )
 """A tag; or for speed what is often between two, or two that often follow each other. With it a newline after it that
 means nothing, because the element is a block.
@@ -131,6 +132,11 @@ class _Page:
             elif tag == "/p":
                 if opened.pop() != "p" or (out[-1] or out[-2])[-1] in " \n":
                     raise Uncommon
+            elif tag == "p":
+                if opened[-1] not in _HOLDS_BLOCKS or _marks_a_line(text):
+                    raise Uncommon
+                opened.append("p")
+                out.append(f"\n{self.line}{self.indent}")
             else:
                 _OTHERS.get(tag, _Page.longer)(self, tag, text)
             no_text = opened[-1] in _NO_TEXT
@@ -232,18 +238,27 @@ class _Page:
             raise Uncommon
 
     def next_item(self, tag: str, text: str) -> None:
-        if self.opened[-1] == "li" and not _marks_a_line(text):
-            self.ends()
-            self.mark_item()
+        out = self.out
+        if self.opened[-1] == "li" and text[:1] not in _MARKS_A_LINE:  # without calls: the most frequent of all
+            if (out[-1] or out[-2])[-1] in " \n":
+                raise Uncommon
+            if self.number is None:
+                out.append(f"{self.line}- ")
+            else:
+                out.append(f"{self.line}{self.number}. ")
+                self.indent = " " * (len(str(self.number)) + 2)
+                self.number += 1
         else:
             self.item_ends("/li", "")
             self.item_begins("li", text)
 
     def next_paragraph(self, tag: str, text: str) -> None:
-        self.ends()
-        if self.opened.pop() != "p":
+        opened, out = self.opened, self.out
+        if opened[-1] != "p" or opened[-2] not in _HOLDS_BLOCKS or _marks_a_line(text):
             raise Uncommon
-        self.block("p", text)
+        if (out[-1] or out[-2])[-1] in " \n":
+            raise Uncommon
+        out.append(f"\n{self.line}{self.indent}")
 
     def table(self, tag: str, text: str) -> None:
         """A tag of a table, from its first to its last."""
@@ -253,6 +268,9 @@ class _Page:
             self.opened.append(tag)
             self.parts = []
             self.out.append("\n")
+        elif tag[:4] == "/tr>":
+            self.parts.append("/tr")
+            tag = "tr"
         elif tag in ("/th", "/td"):
             if self.opened.pop() != tag[1:] or self.out[-1][-1:] == " ":
                 raise Uncommon
@@ -326,15 +344,16 @@ class _Page:
     def longer(self, tag: str, text: str) -> None:
         """A token that is more than a name, or one that is not known."""
         parent = self.opened[-1]
-        if tag[:3] == "div" and parent in ("", "div") and _DIV.fullmatch(tag):
+        if tag[:3] in ("td>", "th>") and parent == "table" and tag[1] == tag[-1] and tag.isprintable():
+            self.parts.append(tag[:2])
+            cell = tag[3:-4]
+            self.out.append(f" {verbatim.inline_code(cell[6:-7]) if cell[0] == '<' else cell} |")
+        elif tag[:3] == "div" and parent in ("", "div") and _DIV.fullmatch(tag):
             if "math" in tag or "katex" in tag or len(self.opened) > DEEPEST:
                 raise Uncommon
             self.opened.append("div")
         elif tag[:5] == "code>" and parent not in _NO_TEXT and "\n" not in tag:
             self.out.append(verbatim.inline_code(tag[5:-6]))
-        elif tag[:3] in ("td>", "th>") and parent == "table" and tag[1] == tag[-1] and tag.isprintable():
-            self.parts.append(tag[:2])
-            self.out.append(f" {tag[3:-4]} |")
         elif found := _START.fullmatch(tag):
             self.list_begins("ol", text)
             self.number = int(found[1])
@@ -372,7 +391,7 @@ _OTHERS: dict[str, Callable[[_Page, str, str], None]] = {
     "hr": _Page.alone,
     "tex": _Page.formula,
 }
-_TABLE_TAGS = "table thead tbody tr th td /table /thead /tbody /tr /th /td"
-_OTHERS |= dict.fromkeys(_TABLE_TAGS.split(), _Page.table)
+_TABLE_TAGS = "table thead tbody tr th td /table /thead /tbody /tr /th /td /tr><tr"
+_OTHERS |= dict.fromkeys([*_TABLE_TAGS.split(), "/tr>\n<tr"], _Page.table)
 _OTHERS |= dict.fromkeys(_HEADINGS, _Page.block) | {f"/{name}": _Page.heading_ends for name in _HEADINGS}
 _OTHERS |= dict.fromkeys(_EMPHASIS, _Page.emphasis) | {f"/{name}": _Page.emphasis_ends for name in _EMPHASIS}

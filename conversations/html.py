@@ -28,6 +28,7 @@ _A_WHOLE_PAGE = re.compile(
     re.I,
 )
 _FRAME = '<div class="markdown prose'
+_DIV = re.compile(r"<div(?: class=\"[^\"<>]*\")?")
 _FENCED = re.compile(r"^[ >]*(```+|~~~+).*?(?:^[ >]*\1|\Z)", re.M | re.S)
 
 _SPECIAL = re.compile(
@@ -61,8 +62,18 @@ def converted(answer: str) -> str:
         return answer
     if answer.startswith(_FRAME) or (answer[0] == "<" and "```" not in answer and "~~~" not in answer):
         with contextlib.suppress(common_pages.Uncommon):
-            return common_pages.to_markdown(answer)
+            return common_pages.to_markdown(_unframed(answer))
     return to_markdown(answer) if is_page(answer) else answer
+
+
+def _unframed(page: str) -> str:
+    """The page without the one element that most have around the whole. Where its two ends are of different elements,
+    the reading meets an end too many.
+    """
+    head, _, rest = page.partition(">")
+    if not page.endswith("</div>") or not _DIV.fullmatch(head) or "math" in head or "katex" in head:
+        return page
+    return rest[:-6].removeprefix("\n")
 
 
 def is_page(text: str) -> bool:

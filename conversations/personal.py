@@ -30,12 +30,40 @@ _KEY = re.compile(
 _KEY_SIGNS = ("k-", "k_", "at-", "at_", "PRIVATE KEY", "AKIA", "ASIA", "ghp_", "gho_", "ghu_", "ghs_", "ghr_", "hf_",
               "xox", "AIza", "eyJ")  # fmt: skip
 _GROUPS_OF_DIGITS = re.compile(r"\d[ .)-]+\d{3}")
+_ASCII = [chr(code) for code in range(128)]
+_DIGITS = "".join("0" if each.isdigit() else " " if each in " .)-" else "x" for each in _ASCII)
+_OF_KEYS = "".join("x" if each.isalnum() or each in "-_" else " " for each in _ASCII)
+"""Tables to translate by. What is left is the shape of a text, and a look for a shape costs a tenth of a pattern."""
+
+
+def _may_have_key(text: str) -> bool:
+    # all keys but these two have twenty characters in a row
+    if text.isascii() and "PRIVATE KEY" not in text and "eyJ" not in text and "x" * 20 not in text.translate(_OF_KEYS):
+        return False
+    return any(sign in text for sign in _KEY_SIGNS)
+
+
+def _may_have_phone(text: str) -> bool:
+    if "+" in text:
+        return True
+    if text.isascii():
+        shape = text.translate(_DIGITS)
+        if "0 000" not in shape and "  000" not in shape:
+            return False
+    return _GROUPS_OF_DIGITS.search(text) is not None
+
+
 # kind -> what it looks like, and what must be there for a look to pay. Keys first: a part of one may be a number.
-_KINDS: dict[str, tuple[re.Pattern[str], Callable[[str], object]]] = {
-    "key": (_KEY, lambda text: any(sign in text for sign in _KEY_SIGNS)),
+_KINDS: dict[str, tuple[re.Pattern[str], Callable[[str], bool]]] = {
+    "key": (_KEY, _may_have_key),
     "email": (_EMAIL, lambda text: "@" in text),
-    "phone": (_PHONE, lambda text: "+" in text or _GROUPS_OF_DIGITS.search(text)),
+    "phone": (_PHONE, _may_have_phone),
 }
+
+
+def may_have(text: str, kinds: Sequence[str]) -> bool:
+    """Whether a look for these kinds pays."""
+    return any(kind in kinds and hint(text) for kind, (_, hint) in _KINDS.items())
 
 
 def mask(text: str, kinds: Sequence[str]) -> tuple[str, dict[str, int]]:

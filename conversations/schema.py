@@ -27,12 +27,12 @@ TURNS = ("conversations", "messages", "conversation", "items", "turns")
 IDS = ("id", "conversation_id", "conv_id", "prompt_id", "uuid")
 
 
-class Turn(msgspec.Struct, frozen=True):
+class Turn(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     speaker: Speaker = msgspec.field(name="from")
     value: str
 
 
-class Conversation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Conversation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
     """The form everything is written in: ShareGPT's."""
 
     id: str
@@ -43,8 +43,17 @@ class Conversation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     """Of a piece of a longer one: what was cut and where."""
 
 
+_own_form = msgspec.json.Decoder(Conversation)
+
+
 def parse(data: bytes, unnamed: str) -> Conversation:
     """The conversation of one record; `unnamed` is its id where it has none. Raises Unreadable."""
+    try:
+        own = _own_form.decode(data)  # most records have this form, and are read in a third of the time
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        own = None
+    if own and own.id:
+        return own
     try:
         text = data.decode()
     except UnicodeDecodeError as failure:

@@ -56,11 +56,13 @@ class Counter:
         """Where in a text each token begins that no other token reaches over, and at last its end."""
         encoding = self._backend.encode(text, add_special_tokens=False)
         found: list[int] = []
-        reached = 0
+        reached, newest = 0, -1
         for start, end in encoding.offsets:
-            if start >= reached and (not found or start > found[-1]):
+            if start >= reached and start > newest:
                 found.append(start)
-            reached = max(reached, end)
+                newest = start
+            if end > reached:
+                reached = end
         return [*found, len(text)]
 
 

@@ -9,29 +9,64 @@ from typing import Any
 
 _WORDS = re.compile(r"(?<=\S)(?= \S)")
 """Where a text is cut: before a single space. More white space than that stays with what is before it."""
-_MOST = 200_000
+_MOST_WORDS, _MOST_LINES, _LONG = 50_000, 10_000, 1_000_000
+"""What is remembered at most, and the characters of a text that is not remembered: memory stays bounded."""
 _PRE_TOKENIZERS = {"ByteLevel", "Split", "Digits", "Punctuation"}
 _CHARACTERS = "aZé漢ا9²'.,-_/\\(&<|$+`\"#🙂\u0301\u200d\u3002"
 """One of each kind that a pre-tokenizer tells apart."""
 
 
 class Words:
-    """The counts of words by a tokenizer of the tokenizers library that `allows` it."""
+    """The counts of words by a tokenizer of the tokenizers library that `allows` it. Lines are remembered too, because
+    a turn is counted in its round, in its piece and in the whole.
+    """
 
     def __init__(self, backend: Any) -> None:
         self._backend = backend
         self._counts: dict[str, int] = {}
+        self._lines: dict[str, tuple[str, int, str]] = {}
+        """Of a line its first word, the tokens of those between, its last word; empty where it has but one."""
 
     def count(self, text: str) -> int:
-        words = _WORDS.split(text)
-        counts = self._counts
-        if new := [word for word in set(words) if word not in counts]:
-            if len(counts) > _MOST:
-                counts.clear()
+        lines = text.split("\n")
+        if new := set(lines).difference(self._lines):
+            if len(self._lines) > _MOST_LINES:
+                self._lines.clear()
+                new = set(lines)
+            self._read(new)
+        total = 0
+        word = ""
+        across = []  # words that go over the ends of lines
+        for first, tokens, last in map(self._lines.__getitem__, lines):
+            if last:
+                across.append(word + first)
+                total += tokens
+                word = last + "\n"
+            else:
+                word += first + "\n"
+        across.append(word[:-1])
+        total += sum(map(self._tokens(across).__getitem__, across))
+        if len(text) > _LONG:
+            self._lines.clear()
+            self._counts.clear()
+        return total
+
+    def _read(self, lines: set[str]) -> None:
+        words = {line: _WORDS.split(line) for line in lines}
+        counts = self._tokens([word for each in words.values() for word in each[1:-1]])
+        for line, each in words.items():
+            last = each[-1] if len(each) > 1 else ""
+            self._lines[line] = each[0], sum(map(counts.__getitem__, each[1:-1])), last
+
+    def _tokens(self, words: list[str]) -> dict[str, int]:
+        """The counts, those of these words among them."""
+        if new := list(set(words).difference(self._counts)):
+            if len(self._counts) > _MOST_WORDS:
+                self._counts.clear()
                 new = list(set(words))
             encoded = self._backend.encode_batch_fast(new, add_special_tokens=False)
-            counts.update(zip(new, map(len, encoded), strict=True))
-        return sum(map(counts.__getitem__, words))
+            self._counts.update(zip(new, map(len, encoded), strict=True))
+        return self._counts
 
 
 def _parts(said: dict[str, Any] | None, several: str) -> list[dict[str, Any]]:
