@@ -19,7 +19,7 @@ from checkpoints.stores.s3_clients import Clients
 
 _PART_BYTES = 16 << 20
 """S3 takes at most 10,000 parts: 160 GB an object."""
-_MOST_PARTS_AT_ONCE = 12
+_MOST_PARTS_AT_ONCE = 6
 _WRITER = "writer"
 """Metadata of every object: a random token of the call that wrote it, so that it knows its own work again when the
 answer was lost."""
