@@ -51,7 +51,7 @@ def to_markdown(page: str) -> str:
     if "<" in texts or ">" in texts or parts[0]:
         raise Uncommon
     if "&" in texts:
-        parts[::2] = map(verbatim.unescaped, parts[::2])
+        parts[::2] = [verbatim.unescaped(text) if "&" in text else text for text in parts[::2]]
     return _Page(kept).read(zip(parts[1::2], parts[2::2], strict=True))
 
 
@@ -64,7 +64,7 @@ def _without_verbatim(page: str) -> tuple[str, Iterator[str]]:
     for each in rest:
         inside, end, after = each.partition("</pre>")
         code = verbatim.fenced(inside)
-        if not end or not code or "</pre" in inside.lower():
+        if not end or not code or (("</p" in inside or "</P" in inside) and "</pre" in inside.lower()):
             raise Uncommon
         kept.append(code)
         prose.append(_without_formulas(after, kept) if has_formulas else after)

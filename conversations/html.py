@@ -3,7 +3,6 @@ have; knows nothing of conversations. Code and TeX are taken out first and put b
 touches a byte of them.
 """
 
-import contextlib
 import functools
 import re
 from typing import Any
@@ -61,8 +60,10 @@ def converted(answer: str) -> str:
     if "<" not in answer:
         return answer
     if answer.startswith(_FRAME) or (answer[0] == "<" and "```" not in answer and "~~~" not in answer):
-        with contextlib.suppress(common_pages.Uncommon):
+        try:
             return common_pages.to_markdown(_unframed(answer))
+        except common_pages.Uncommon:
+            pass
     return to_markdown(answer) if is_page(answer) else answer
 
 
