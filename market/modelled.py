@@ -5,8 +5,8 @@ import random
 from collections.abc import Sequence
 
 from market.availability import Market, ZoneTrace
+from market.chain import STEP
 from market.spells import OPEN_ENDS, OPEN_PRIOR, SHUT_ENDS, SHUT_PRIOR, bucket
-from market.waiting import STEP
 
 TICK_SECONDS = 600
 

@@ -28,6 +28,10 @@ SHUT_ENDS = (
 SHUT_PRIOR = (0.2, 0.5, 0.3)
 FORGET_HOURS = 48.0
 """What was seen so long ago counts for 1/e: markets change."""
+SHARE_HOURS = 24.0
+"""The same for how often a zone is open: what it does now says most about the hours to come."""
+DOUBT_HOURS = 1.0
+"""Of looking, that what is to be expected of its kinds counts for in that."""
 
 
 def bucket(age_hours: float) -> int:
@@ -63,13 +67,19 @@ class Spells:
         self.seen = 0.0
         self.beliefs = {True: list(_PRIORS[True]), False: list(_PRIORS[False])}
         """Log likelihood of every kind, by open and shut."""
+        self.looked_hours = self.open_hours = 0.0
+        """Watched, and seen open; older hours count less."""
 
     def look(self, at_hours: float, is_open: bool) -> None:
         """Take in what is seen at a time."""
         if self.open is None:
             self.since = at_hours
         else:
-            self._learn(at_hours - self.seen, is_open != self.open)
+            hours = at_hours - self.seen
+            self._learn(hours, is_open != self.open)
+            keep = math.exp(-hours / SHARE_HOURS)
+            self.looked_hours = self.looked_hours * keep + hours
+            self.open_hours = self.open_hours * keep + (hours if self.open else 0.0)
             if is_open != self.open:
                 self.since = at_hours
         self.open = is_open
@@ -91,6 +101,18 @@ class Spells:
         at = bucket(self.age_hours() if self.open else 0.0)
         return sum(share * lives[at] for share, lives in zip(self.weights(True), LIVES, strict=True))
 
+    def ends(self, is_open: bool) -> tuple[float, ...]:
+        """An hour, by age, over the kinds."""
+        kinds = zip(self.weights(is_open), OPEN_ENDS if is_open else SHUT_ENDS, strict=True)
+        rates = [[share * rate for rate in kind] for share, kind in kinds]
+        return tuple(sum(column) for column in zip(*rates, strict=True))
+
+    def open_share(self) -> float:
+        """Of the time, as far as it can be told."""
+        opens = mean_lives(self.ends(True))[0]
+        shuts = mean_lives(self.ends(False))[0]
+        return (DOUBT_HOURS * opens / (opens + shuts) + self.open_hours) / (DOUBT_HOURS + self.looked_hours)
+
     def _learn(self, hours: float, ended: bool) -> None:
         if hours <= 0 or self.open is None:
             return
@@ -109,6 +131,8 @@ class Spells:
             "seen": self.seen,
             "open_beliefs": self.beliefs[True],
             "shut_beliefs": self.beliefs[False],
+            "looked_hours": self.looked_hours,
+            "open_hours": self.open_hours,
         }
 
     @classmethod
@@ -116,4 +140,5 @@ class Spells:
         found = cls()
         found.open, found.since, found.seen = memory["open"], memory["since"], memory["seen"]
         found.beliefs = {True: list(memory["open_beliefs"]), False: list(memory["shut_beliefs"])}
+        found.looked_hours, found.open_hours = memory["looked_hours"], memory["open_hours"]
         return found

@@ -8,13 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from market.availability import Market, ZoneTrace
+from market.chain import AGES, Belief, Chain
 from market.deadline import can_spot, can_wait
 from market.least_cost import LeastCost
 from market.modelled import modelled
 from market.optimal import usd_optimal
 from market.policy import Costs, Machine, Observation, Zone
 from market.replay import HOUR, Job, replay
-from market.spells import Spells
+from market.spells import OPEN_ENDS, SHUT_ENDS, Spells
 
 RESTART = Costs(restart_hours=0.1, sure_hours=1 / 6)
 
@@ -87,6 +88,27 @@ def test_a_spell_that_lasts_is_expected_to_last() -> None:
         old.look(tick / 6, True)
     young.look(0.0, True)
     assert old.life_hours() > 2 * young.life_hours()
+
+
+def test_a_dear_zone_that_lasts_takes_the_place_of_on_demand() -> None:
+    policy = LeastCost()
+    dear = Zone(name="dear", spot_usd_per_hour=3.0, on_demand_usd_per_hour=4.0, available=True)
+    for tick in range(-100, 0):
+        policy.notice(tick / 6, (dear, *shut("a")))
+    decision = policy.decide(seen(deadline_hours=10.5, zones=(dear, *shut("a"))))
+    assert (decision.action, decision.zone) == ("spot", "dear")
+
+
+def test_the_chances_of_every_state_sum_to_one() -> None:
+    zones = [
+        Belief(usd_per_hour=usd, ends=OPEN_ENDS[kind], open_share=share)
+        for usd, kind, share in ((0.2, 2, 0.3), (0.25, 0, 0.9), (0.22, 1, 0.01))
+    ]
+    chain = Chain(zones, SHUT_ENDS[1], 0.2)
+    assert (chain.stays + chain.ends).sum(axis=1) == pytest.approx(1.0)
+    assert chain.free.sum(axis=1) == pytest.approx(1.0)
+    # The second zone is mostly open, and old; so that is where the end of the first most likely leads to.
+    assert chain.ends[0, AGES : 2 * AGES].sum() > 0.5 * chain.ends[0].sum()
 
 
 def test_what_it_remembers_survives_as_json_and_decides_the_same() -> None:

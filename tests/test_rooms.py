@@ -59,6 +59,7 @@ PURE = (
     "market/optimal.py",
     "market/deadline.py",
     "market/baselines.py",
+    "market/chain.py",
     "market/least_cost.py",
     "market/policies.py",
     "market/serving.py",
