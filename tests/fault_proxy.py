@@ -190,6 +190,7 @@ def _refusal(fault: str, method: str, path: str) -> bytes:
             "<RequestId>3FKT8W1V6DQ9</RequestId><HostId>2tW0pVq7</HostId></Error>"
         )
         kind = "application/xml"
+    text = text if status != "200" else ""  # as if it were done
     region = re.search("<Region>(.*)</Region>", inside)
     head = (
         f"HTTP/1.1 {status} By-The-Test\r\nContent-Type: {kind}\r\nContent-Length: {len(text)}\r\n"

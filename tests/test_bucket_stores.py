@@ -183,6 +183,27 @@ def test_a_bit_that_flips_on_the_way_up_is_noticed_and_nothing_is_kept(
         assert list(store.list()) == []
 
 
+@pytest.mark.parametrize("answer", ["refuse 200 OK", "refuse 400 InvalidRequest"])
+def test_a_server_that_keeps_a_byte_with_a_wrong_checksum_or_does_not_know_it_is_given_sha256(
+    s3: FaultProxy, answer: str
+) -> None:
+    store = open_store("s3://faults", PATIENCE).inside(uuid.uuid4().hex)
+    left = ["flip_request"]
+
+    def plan(method: str, path: str) -> str:
+        if method == "PUT" and ".probe" in path:
+            return answer
+        return left.pop() if left and "partNumber=2" in path else ""
+
+    s3.plan = plan
+    with pytest.raises(StoreError, match="what arrived is not what was sent"):
+        store.write("x", pieces())
+    assert store.write("x", pieces()) == len(data)
+    assert s3.done == [answer, "flip_request"]  # asked once
+    assert store.read("x") == data
+    assert [entry.name for entry in store.list()] == ["x"]
+
+
 def test_a_store_that_only_fails_is_given_up_with_a_sentence(s3: FaultProxy) -> None:
     store = open_store("s3://faults", Transfer(idle_seconds=2, retry_seconds=3)).inside(uuid.uuid4().hex)
     s3.plan = always("error", "POST", "uploads")
