@@ -6,6 +6,7 @@ at 1,000 and 50,000 conversations, and what each way of splitting loses of 10,00
 """
 
 import json
+import os
 import random
 import resource
 import subprocess
@@ -182,13 +183,15 @@ def losses(python: str, folder: Path) -> None:
 
 def main() -> None:
     sys.path.insert(0, str(ROOT))
+    # Where Python may write no bytecode, each start of either side compiles all of it again.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     python = install()
     with tempfile.TemporaryDirectory() as made:
         folder = Path(made)
         tokenizer(folder / "tokenizer")
         pages = chats(folder / "chats.json", 1_500)
         html_turns(python, pages, folder)
-        for count in (1, 1_500, 6_000):
+        for count in (1, 1_500, 6_000, 24_000):
             together(python, folder, count)
         memory(folder)
         losses(python, folder)

@@ -17,6 +17,8 @@ from launcher import recipe
 from tests import servers
 from train.config import INTERRUPTED
 
+_GRACE_SECONDS = 5.0
+"""For the others' last words, once one has failed; torchrun gives 30."""
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -76,6 +78,7 @@ class Life:
     pids: list[int]
     log: Path
     codes: dict[int, int] = field(default_factory=dict)
+    _kill_at: float = 0.0
 
     def kill(self, how: int = signal.SIGKILL) -> None:
         """A signal to all of them."""
@@ -85,10 +88,12 @@ class Life:
                     os.kill(pid, how)
 
     def over(self) -> bool:
-        """Whether all have ended; where one has failed the other is ended, as torchrun would."""
+        """Whether all have ended; where one has failed the other is ended after a while, as torchrun would."""
         self.codes |= self.machine.ended([pid for pid in self.pids if pid not in self.codes])
         if any(code not in (0, INTERRUPTED) for code in self.codes.values()):
-            self.kill()
+            self._kill_at = self._kill_at or time.monotonic() + _GRACE_SECONDS
+            if time.monotonic() > self._kill_at:
+                self.kill()
         return len(self.codes) == len(self.pids)
 
     def wait(self, seconds: float) -> bool:

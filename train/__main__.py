@@ -99,7 +99,7 @@ def _train(recipe: TrainerRecipe, text: str, store: Store, accelerate: Any, noti
             held = trainer.saving.committed_step
             progress.say(f"told to leave ({notice.source or 'another rank'}): step {held} is committed")
             return INTERRUPTED
-        if owner := attempt.newer():
+        if owner := fence.superseded_by or attempt.newer():
             raise TrainError(f"Attempt {owner} has taken over this run; attempt {attempt.number} stops.")
         return _finish(recipe, store, attempt, folder, progress)
 
