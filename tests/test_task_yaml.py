@@ -112,6 +112,16 @@ def test_the_shell_of_a_task_is_shell(name: str, key: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.parametrize("name", recipe.names())
+def test_setup_installs_nothing_where_an_environment_has_all(name: str, tmp_path: Path) -> None:
+    script = yaml.safe_load(prepared(name, infra=None if name in CLOUD else "local").text)["setup"]
+    environment = {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "VLAUNCH_ENV": sys.prefix}
+    done = subprocess.run(
+        ["bash", "-c", script], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr, list(tmp_path.iterdir())) == (0, "", [])
+
+
 def test_several_nodes_meet_at_the_first_and_one_node_alone(tmp_path: Path) -> None:
     """The rendered run, with a stand-in for Python that prints how it was called."""
     (tmp_path / "bin").mkdir()
