@@ -59,7 +59,8 @@ class Decided(msgspec.Struct, kw_only=True):
 
     at: str
     action: str
-    """`spot`, `on_demand`, `wait`; `deadline lost` where it cannot be met any more."""
+    """`spot`, `on_demand`, `wait`; `deadline lost` where it cannot be met any more, `store unreachable` where
+    SkyPilot's own strategy decided."""
     place: str
     reason: str
 

@@ -45,8 +45,9 @@ def test_what_was_done_is_said_as_facts(tmp_path: Path, monkeypatch: pytest.Monk
     assert answer("init", "--yes") == {"recipe": "recipe.toml", "begun_from": "vicuna-7b"}
     written = answer("data", "identity", "--name", "N", "--org", "O", "--out", "who.jsonl")
     assert written == {"out": "who.jsonl", "conversations": len(Path("who.jsonl").read_text().splitlines())}
-    mixed = answer("data", "mix", "chats.jsonl=2", "--out", "mixed.jsonl")
-    assert mixed == {"out": "mixed.jsonl", "conversations": 40, "of": {"chats.jsonl=2": 40}}
+    mixed = answer("data", "mix", "chats.jsonl=2", "chats.jsonl=2", "--out", "mixed.jsonl")
+    assert mixed == {"out": "mixed.jsonl", "conversations": 80, "of": [["chats.jsonl=2", 40], ["chats.jsonl=2", 40]]}
+    assert len(Path("mixed.jsonl").read_text().splitlines()) == 80
     assert answer("data", "sample", "chats.jsonl", "--count", "5", "--out", "few.jsonl")["conversations"] == 5
     parted = answer("data", "train-test", "chats.jsonl", "--share", "0.5", "--train", "a.jsonl", "--test", "b.jsonl")
     for side, name in (("train", "a.jsonl"), ("test", "b.jsonl")):

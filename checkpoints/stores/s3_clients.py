@@ -36,6 +36,8 @@ class Clients:
         probe: Any = session.client("s3", region_name=region)
         self.custom = not re.search(r"\.amazonaws\.com(\.cn)?$", probe.meta.endpoint_url)
         """Whether the server is not Amazon's."""
+        self._knows_crc64: bool | None = None
+        """None until a write has to know."""
         self._session = session
         self.client: Any = session.client(
             "s3",
@@ -80,7 +82,7 @@ class Clients:
     def _verifies_crc64(self, key: str) -> bool:
         """Whether the server refuses a body that its CRC64NVME does not fit. Amazon's does; of any other one byte with
         a wrong checksum is tried, once: who does not know the checksum would keep whatever arrives."""
-        if "_knows_crc64" not in self.__dict__:
+        if self._knows_crc64 is None:
             self._knows_crc64 = not self.custom or self._refuses_wrong_crc64(f"{key}.probe")
         return self._knows_crc64
 

@@ -44,9 +44,9 @@ def mix(inputs: tuple[str, ...], out: Path, *, as_json: bool) -> None:
             raise click.UsageError(f"The weight of {each} is not a number.") from None
         if weighted[-1][1] < 0:
             raise click.UsageError(f"The weight of {each} is below 0.")
-    counts = dict(zip(inputs, select.mix(weighted, out), strict=True))
-    said = "\n".join(f"{count:,} of {each}" for each, count in counts.items())
-    say(said, as_json=as_json, out=out, conversations=sum(counts.values()), of=counts)
+    counts = list(zip(inputs, select.mix(weighted, out), strict=True))
+    said = "\n".join(f"{count:,} of {each}" for each, count in counts)
+    say(said, as_json=as_json, out=out, conversations=sum(count for _, count in counts), of=counts)
 
 
 @click.command()

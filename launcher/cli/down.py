@@ -21,6 +21,8 @@ def down(names: tuple[str, ...], everything: bool, as_json: bool) -> None:
         raise RunError(f"Several services are up: {', '.join(running)}. Name one, or say --all.")
     wanted = [services.find(ledger, name)[0] for name in names] or running
     for service in wanted:
-        services.down(service, ledger)
-    said = "\n".join(f"{service} is down" for service in wanted) or "No service is up."
-    say(said, as_json=as_json, down=wanted)
+        services.down(service, ledger)  # may take minutes, so each is said when it is done
+        if not as_json:
+            click.echo(f"{service} is down")
+    if as_json or not wanted:
+        say("No service is up.", as_json=as_json, down=wanted)
