@@ -36,6 +36,8 @@ class Fence:
         self._every_seconds = every_seconds
         self._grace_seconds = grace_seconds
         self._leave = leave
+        # Of its own: a thread that draws from Python's one generator would change what the training draws from it.
+        self._random = random.Random()
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="fence", daemon=True)
 
@@ -48,7 +50,7 @@ class Fence:
 
     def _watch(self) -> None:
         # The ranks of a large machine do not ask all at once.
-        while not self._done.wait(self._every_seconds * random.uniform(0.8, 1.0)):
+        while not self._done.wait(self._every_seconds * self._random.uniform(0.8, 1.0)):
             try:
                 self.superseded_by = run.newer(self._store, self._attempt)
                 self.asked_to_leave = run.asked_to_leave(self._store, self._attempt)
