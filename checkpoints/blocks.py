@@ -150,12 +150,32 @@ class _Ahead:
             self._under_way[block] = self._pool.submit(self._fetch, block)
 
 
+class _Sealed(msgspec.Struct, frozen=True):
+    """A manifest as it is stored. It vouches for every other file and nothing for it, so its own checksum is beside
+    it."""
+
+    manifest: msgspec.Raw
+    xxh3_128: str
+
+
+def sealed(manifest: Manifest) -> bytes:
+    """The bytes that `read_manifest` reads."""
+    text = msgspec.json.encode(manifest)
+    return msgspec.json.encode(_Sealed(msgspec.Raw(text), xxhash.xxh3_128_hexdigest(text)))
+
+
 def read_manifest(store: Store, checkpoint: Checkpoint) -> Manifest:
-    """The manifest of a committed checkpoint. Raises Corrupt where it cannot be understood."""
+    """The manifest of a committed checkpoint. Raises Corrupt where it is not what was written."""
     name = checkpoint.prefix + layout.MANIFEST
     try:
-        return msgspec.json.decode(store.read(name), type=Manifest)
+        data = store.read(name)
+        if data.startswith(b'{"step"'):  # of a run that was begun before manifests had a checksum
+            return msgspec.json.decode(data, type=Manifest)
+        found = msgspec.json.decode(data, type=_Sealed)
+        if xxhash.xxh3_128_hexdigest(found.manifest) != found.xxh3_128:
+            raise Corrupt(f"{name} is damaged: its checksum differs")
+        return msgspec.json.decode(found.manifest, type=Manifest)
     except FileNotFoundError:
         raise Corrupt(f"{name} is missing") from None
-    except msgspec.DecodeError as failure:
+    except (msgspec.DecodeError, UnicodeDecodeError) as failure:
         raise Corrupt(f"{name} is damaged: {failure}") from failure

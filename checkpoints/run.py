@@ -50,14 +50,27 @@ def lives(store: Store, before: int) -> list[float]:
 
 
 @contextlib.contextmanager
-def reading(store: Store, checkpoint: Checkpoint) -> Iterator[None]:
-    """Whoever owns the run does not delete `checkpoint` meanwhile, nor for a while where the reader died."""
-    mark = layout.reader_name(checkpoint, uuid.uuid4().hex)
-    until = datetime.datetime.now(datetime.UTC) + _READERS_KEEP
-    store.create(mark, until.isoformat().encode())
+def reading(store: Store, checkpoint: Checkpoint, keeps: datetime.timedelta = _READERS_KEEP) -> Iterator[None]:
+    """Whoever owns the run does not delete `checkpoint` meanwhile, however long it takes, nor for `keeps` after the
+    reader died."""
+    mark, done = layout.reader_name(checkpoint, uuid.uuid4().hex), threading.Event()
+
+    def until() -> bytes:
+        return (datetime.datetime.now(datetime.UTC) + keeps).isoformat().encode()
+
+    def renew() -> None:
+        while not done.wait(keeps.total_seconds() / 4):
+            with contextlib.suppress(StoreError):  # there are three more tries
+                store.write(mark, [until()])
+
+    store.create(mark, until())
+    renewing = threading.Thread(target=renew, name="reader", daemon=True)
+    renewing.start()
     try:
         yield
     finally:
+        done.set()
+        renewing.join()  # else it could write the mark again after it was deleted
         store.delete([mark])
 
 

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import msgspec
 import torch
 import torch.distributed as dist
 from torch.distributed.checkpoint.api import CheckpointException
@@ -18,7 +17,7 @@ from torch.distributed.checkpoint.state_dict_saver import save as save_state
 from torch.distributed.tensor import DTensor
 
 from checkpoints import layout, run
-from checkpoints.blocks import BLOCK_BYTES
+from checkpoints.blocks import BLOCK_BYTES, Corrupt, read_manifest, sealed
 from checkpoints.layout import Checkpoint, FileSum, Manifest
 from checkpoints.sharded import State, StoreWriter
 from checkpoints.stores import Store, StoreError
@@ -233,7 +232,13 @@ class Saver:
             owner = run.newer(self.store, self.attempt)
             if owner is not None:
                 return Superseded(f"Attempt {owner} has taken over this run; attempt {self.attempt} commits no more.")
-            self.store.create(save.checkpoint.prefix + layout.MANIFEST, msgspec.json.encode(manifest))
+            if self.store.create(save.checkpoint.prefix + layout.MANIFEST, sealed(manifest)):
+                return None
+            # The step was saved before, and its commit, which seemed to fail, took effect: it holds for the same files.
+            if read_manifest(self.store, save.checkpoint).files == files:
+                return None
+            return StoreError(f"{save.checkpoint.prefix}{layout.MANIFEST} is there and names other files than these.")
+        except Corrupt as failure:
+            return StoreError(f"{save.checkpoint.prefix} was committed before, but {failure}.")
         except StoreError as failure:
             return failure
-        return None

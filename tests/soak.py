@@ -25,6 +25,7 @@ import msgspec
 import xxhash
 
 from checkpoints import layout
+from checkpoints.blocks import read_manifest
 from checkpoints.layout import Checkpoint, Manifest
 from checkpoints.stores import Store, open_store
 from tests import servers
@@ -89,7 +90,7 @@ class Watched:
         return self.store.read("export/model.safetensors")
 
     def _verified(self, checkpoint: Checkpoint) -> Manifest:
-        manifest = msgspec.json.decode(self.store.read(checkpoint.prefix + layout.MANIFEST), type=Manifest)
+        manifest = read_manifest(self.store, checkpoint)
         for file, about in manifest.files.items():
             data = self.store.read(checkpoint.prefix + file)
             blocks = [data[at : at + manifest.block_bytes] for at in range(0, len(data), manifest.block_bytes)]

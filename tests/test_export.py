@@ -13,8 +13,10 @@ import torch
 from click.testing import CliRunner
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
+from checkpoints import layout
 from checkpoints.layout import Checkpoint
 from checkpoints.saver import Saver
+from checkpoints.stores import StoreRefused
 from checkpoints.stores.folder import FolderStore
 from launcher.cli.export import export as command
 from tests.attempts import ROOT, Run
@@ -203,6 +205,41 @@ def test_weights_of_several_files_load_as_one_model(
     state = loaded(tmp_path / "out")
     for name, tensor in network.state_dict().items():
         assert torch.equal(state[name], tensor.bfloat16())
+
+
+class Watching(FolderStore):
+    """Notes what protects the checkpoint whose bytes are read."""
+
+    def __init__(self, root: Path, *, refuses: bool = False) -> None:
+        super().__init__(root)
+        self.refuses = refuses
+        self.marked: set[bool] = set()
+
+    def read(self, name: str, offset: int = 0, length: int | None = None) -> bytes:
+        if name.endswith(".bin"):
+            marks = layout.being_read(entry.name for entry in self.list("readers/"))
+            self.marked.add(Checkpoint(5, 1) in marks.values())
+        return super().read(name, offset, length)
+
+    def create(self, name: str, data: bytes) -> bool:
+        if self.refuses:
+            raise StoreRefused("the credentials do not allow it.")
+        return super().create(name, data)
+
+
+def test_what_is_exported_is_marked_as_being_read_where_that_is_allowed(
+    tmp_path: Path, group: torch.distributed.ProcessGroup
+) -> None:
+    folder, _ = saved_run(tmp_path / "run", group, layers=1)
+    said: list[str] = []
+    for refuses in (False, True):
+        store = Watching(folder, refuses=refuses)
+        done = export.export_run(store, FolderStore(tmp_path / "out"), scratch=tmp_path, say=said.append)
+        assert (done.step, store.marked) == (5, {not refuses})
+        assert list(store.list("readers/")) == []
+    assert said == [
+        "a run that goes on may delete checkpoints/00000005-0001 while it is read: the credentials do not allow it."
+    ]
 
 
 def test_a_damaged_newest_checkpoint_is_passed_over(tmp_path: Path, group: torch.distributed.ProcessGroup) -> None:

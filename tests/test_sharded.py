@@ -2,9 +2,11 @@
 
 import datetime
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 import torch
 import torch.distributed as dist
@@ -18,7 +20,7 @@ from checkpoints.layout import Checkpoint
 from checkpoints.run import Attempt, forget, reading
 from checkpoints.saver import Save, Saver, Staging, Superseded
 from checkpoints.sharded import State, committed, load_first_whole
-from checkpoints.stores import StoreFull
+from checkpoints.stores import StoreError, StoreFull
 from checkpoints.stores.folder import FolderStore
 
 
@@ -177,8 +179,7 @@ def test_damage_is_found_named_and_passed_over(
     elif damage == "cut short":
         path.write_bytes(data[:-1])
     else:
-        # In a manifest, a bit that keeps it JSON: a checksum of it.
-        at = data.index(b"digests") + 15 if file == layout.MANIFEST else len(data) // 2
+        at = len(data) // 2
         data[at] ^= 1
         path.write_bytes(data)
     step, state, said = load(store, group)
@@ -187,6 +188,56 @@ def test_damage_is_found_named_and_passed_over(
     if (file, damage) != (layout.MANIFEST, "missing"):  # without its manifest it was never there
         assert len(said) == 1
         assert "00000007-0001 is passed over" in said[0]
+
+
+def test_no_bit_of_a_manifest_flips_unseen(store: FolderStore, group: dist.ProcessGroup) -> None:
+    save(store, group, 3)
+    path = store.root / Checkpoint(3, 1).prefix / layout.MANIFEST
+    whole = path.read_bytes()
+    assert read_manifest(store, Checkpoint(3, 1)).step == 3
+    for bit in range(8 * len(whole)):
+        flipped = bytearray(whole)
+        flipped[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(flipped)
+        with pytest.raises(Corrupt, match=r"00000003-0001/manifest\.json is damaged"):
+            read_manifest(store, Checkpoint(3, 1))
+
+
+def test_a_manifest_of_before_they_had_a_checksum_is_read(store: FolderStore, group: dist.ProcessGroup) -> None:
+    save(store, group, 3)
+    manifest = read_manifest(store, Checkpoint(3, 1))
+    path = store.root / Checkpoint(3, 1).prefix / layout.MANIFEST
+    path.write_bytes(msgspec.json.encode(manifest))
+    assert read_manifest(store, Checkpoint(3, 1)) == manifest
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(Corrupt, match=r"manifest\.json is damaged"):
+        read_manifest(store, Checkpoint(3, 1))
+
+
+class LostAnswer(FolderStore):
+    """A manifest takes effect, and the answer never comes."""
+
+    def create(self, name: str, data: bytes) -> bool:
+        created = super().create(name, data)
+        if name.endswith(layout.MANIFEST) and created:
+            raise StoreError("it cannot be reached")
+        return created
+
+
+@pytest.mark.parametrize("seed", [3, 4])
+def test_a_step_saved_again_after_a_commit_that_seemed_to_fail_is_committed_if_it_is_the_same(
+    tmp_path: Path, group: dist.ProcessGroup, seed: int
+) -> None:
+    saver = Saver(LostAnswer(tmp_path / "run"), 1, group=group, recipe_sha256="r")
+    failures = []
+    for state in (3, seed):
+        saver.start(lambda state=state: some_state(state), step=3, tokens_seen=0)  # type: ignore[misc]
+        done = saver.collect()
+        assert done is not None
+        failures.append(str(done.failure or ""))
+    assert failures[0] == "it cannot be reached"
+    other = "checkpoints/00000003-0001/manifest.json is there and names other files than these."
+    assert failures[1] == ("" if seed == 3 else other)
 
 
 def test_when_none_is_whole_it_says_so_and_deletes_nothing(store: FolderStore, group: dist.ProcessGroup) -> None:
@@ -234,6 +285,18 @@ def test_what_somebody_is_loading_stays_and_goes_when_they_are_done(
         assert committed(store, group) == [Checkpoint(4, 1), Checkpoint(3, 1), Checkpoint(2, 1)]
     forget(store, attempt.number, keep=2)
     assert committed(store, group) == [Checkpoint(4, 1), Checkpoint(3, 1)]
+
+
+def test_a_reader_that_takes_long_holds_its_checkpoint_until_it_is_done(store: FolderStore) -> None:
+    checkpoint = Checkpoint(2, 1)
+    with reading(store, checkpoint, datetime.timedelta(seconds=0.2)):
+        (mark,) = layout.being_read(entry.name for entry in store.list("readers/"))
+        first = store.read(mark)
+        deadline = time.monotonic() + 30
+        while store.read(mark) == first:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+    assert list(store.list("readers/")) == []
 
 
 def test_the_mark_of_a_reader_that_died_does_not_hold_a_checkpoint_for_ever(

@@ -5,6 +5,7 @@ largest tensor rather than for the model.
 """
 
 import argparse
+import contextlib
 import json
 import sys
 import tempfile
@@ -18,7 +19,8 @@ import torch
 from checkpoints import layout
 from checkpoints.blocks import Corrupt
 from checkpoints.layout import Checkpoint
-from checkpoints.stores import Store, StoreError, open_store
+from checkpoints.run import reading
+from checkpoints.stores import Store, StoreError, StoreRefused, open_store
 from train import model, templates
 from train.config import REFUSED, read_recipe
 from train.errors import TrainError
@@ -53,14 +55,25 @@ def export_run(
     recipe = read_recipe(_text(store))
     for checkpoint in _wanted(store, step):
         try:
-            weights = weights_of(store, checkpoint, recipe)
-            size, files = _write_weights(weights, target, prefix)
+            with _marked(store, checkpoint, say):
+                weights = weights_of(store, checkpoint, recipe)
+                size, files = _write_weights(weights, target, prefix)
         except Corrupt as failure:
             say(f"checkpoint {checkpoint.prefix.rstrip('/')} is passed over: {failure}")
             continue
         _write_about(store, target, prefix, scratch)
         return Exported(checkpoint.step, size, files)
     raise TrainError(f"No checkpoint of {store.uri} that was asked for is whole; nothing was exported.")
+
+
+def _marked(store: Store, checkpoint: Checkpoint, say: Any) -> contextlib.ExitStack:
+    """Meanwhile a run that goes on does not delete `checkpoint`, where this user may tell it."""
+    held = contextlib.ExitStack()
+    try:
+        held.enter_context(reading(store, checkpoint))
+    except StoreRefused as failure:
+        say(f"a run that goes on may delete {checkpoint.prefix.rstrip('/')} while it is read: {failure}")
+    return held
 
 
 def newest(store: Store) -> Checkpoint | None:
