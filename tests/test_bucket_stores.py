@@ -1,6 +1,8 @@
 """S3 and Google Cloud Storage, by real servers on this machine, as they are and through a proxy that fails."""
 
 import os
+import subprocess
+import sys
 import threading
 import uuid
 from collections.abc import Callable, Iterator
@@ -53,6 +55,31 @@ def test_what_is_written_is_read_back_whole_or_in_part(store: Store) -> None:
     sizes = {entry.name: entry.size for entry in store.list("a/")}
     assert sizes == {"a/big": len(data), "a/small": 10, "a/empty": 0}
     assert [entry.name for entry in store.inside("a").list("s")] == ["small"]
+
+
+WRITES_ONE_TENSOR = """
+import sys
+from checkpoints.stores import Transfer, open_store
+
+def status(key):
+    return next(int(line.split()[1]) // 1024 for line in open("/proc/self/status") if line.startswith(key))
+
+store = open_store(sys.argv[1], Transfer(memory_mb=64))
+tensor = memoryview(bytearray(128 << 20))
+tensor[::4096] = bytes(len(tensor) // 4096)  # its memory is there before it is measured
+store.write("warm", [tensor[: 20 << 20]])
+open("/proc/self/clear_refs", "w").write("5")  # the peak begins anew
+before = status("VmRSS")
+assert store.write("x", [tensor]) == len(tensor)
+print(status("VmHWM") - before)
+"""
+
+
+def test_of_one_large_tensor_no_more_is_held_than_the_limit(server: Server) -> None:
+    uri = f"{servers.make_bucket(server, 'contract')}/{uuid.uuid4().hex}"
+    done = subprocess.run([sys.executable, "-c", WRITES_ONE_TENSOR, uri], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) < 64
 
 
 def test_of_many_who_create_at_once_exactly_one_does(store: Store) -> None:
