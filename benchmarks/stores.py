@@ -2,8 +2,9 @@
 
 What is compared: bytes in memory to an object, and an object to bytes in memory, one process a transfer, its seconds
 and CPU without the imports. Ours does what a checkpoint does: 8 MB blocks, each with its checksum for the manifest on
-the way up, fetched ahead and compared with the manifest on the way down. boto3's bytes are dropped unseen. Beside
-that boto3's download to a file, which its users take: a model is larger than what they keep in memory.
+the way up, fetched ahead and compared with the manifest on the way down; then the bytes of both are dropped. Beside
+that they are "kept", ours in memory made for tensors and boto3's in a BytesIO, and boto3's go "to a file", which its
+users take: a model is larger than what they keep in memory.
 
 SeaweedFS runs on this machine, its data in memory where there is a /dev/shm, so that no disk decides. It shares the
 cores with the client; where both keep them busy, the server's CPU bounds what any client can reach. The ratio of a
@@ -11,6 +12,7 @@ client that costs nothing is printed beside ours. Rounds alternate the order and
 """
 
 import argparse
+import io
 import json
 import os
 import random
@@ -90,6 +92,28 @@ def ours_up(megabytes: int) -> Callable[[], object]:
 
 
 def ours_down(megabytes: int) -> Callable[[], object]:
+    found, size = checkpoint(megabytes)
+
+    def fetch() -> None:
+        with found.ahead([(FILE, 0, size)]):
+            assert sum(len(found.block(FILE, index)) for index in range(size // BLOCK_BYTES)) == size
+
+    return fetch
+
+
+def ours_kept(megabytes: int) -> Callable[[], object]:
+    found, size = checkpoint(megabytes)
+    memory = memoryview(bytearray(size))
+
+    def fetch() -> None:
+        with found.ahead([(FILE, 0, size)]):
+            found.fill(memory, FILE, 0)
+
+    return fetch
+
+
+def checkpoint(megabytes: int) -> tuple[Blocks, int]:
+    """What `ours_up` has written, with the manifest it would have, and its bytes."""
     store = open_store(f"s3://{BUCKET}", Transfer())
     summed = Summed()
     for _ in summed.through(blocks(megabytes)):
@@ -98,13 +122,7 @@ def ours_down(megabytes: int) -> Callable[[], object]:
         step=1, attempt=1, tokens_seen=0, world_size=1, recipe_sha256="", created_at="", block_bytes=BLOCK_BYTES,
         files={FILE: summed.sum()},
     )  # fmt: skip
-    found, size = Blocks(store, CHECKPOINT, manifest), summed.size
-
-    def fetch() -> None:
-        with found.ahead([(FILE, 0, size)]):
-            assert sum(len(found.block(FILE, index)) for index in range(size // BLOCK_BYTES)) == size
-
-    return fetch
+    return Blocks(store, CHECKPOINT, manifest), summed.size
 
 
 def boto3_up(megabytes: int, part: int) -> Callable[[], object]:
@@ -116,6 +134,12 @@ def boto3_down(megabytes: int, part: int) -> Callable[[], object]:
     client, config = _boto3(part)
     sink = Sink()
     return lambda: client.download_fileobj(BUCKET, CHECKPOINT.prefix + FILE, sink, Config=config)
+
+
+def boto3_kept(megabytes: int, part: int) -> Callable[[], object]:
+    client, config = _boto3(part)
+    memory = io.BytesIO()
+    return lambda: client.download_fileobj(BUCKET, CHECKPOINT.prefix + FILE, memory, Config=config)
 
 
 def boto3_file(megabytes: int, part: int) -> Callable[[], object]:
@@ -141,6 +165,8 @@ TRANSFERS: dict[str, dict[str, Callable[[int], Callable[[], object]]]] = {
         "ours": ours_down,
         "boto3, as it comes": lambda megabytes: boto3_down(megabytes, 8),
         "boto3, 64 MB parts": lambda megabytes: boto3_down(megabytes, 64),
+        "ours, kept": ours_kept,
+        "boto3, kept": lambda megabytes: boto3_kept(megabytes, 8),
         "boto3, to a file": lambda megabytes: boto3_file(megabytes, 8),
     },
 }
@@ -184,11 +210,10 @@ def one_round(number: int, megabytes: int) -> dict[tuple[str, str], Cost]:
 
 
 def compared(costs: dict[tuple[str, str], Cost], direction: str, megabytes: int) -> float:
-    """Print how ours stands to every other; the ratio to boto3 as it comes."""
-    ours = costs[direction, "ours"]
+    """Print how ours stands to every other, kept to kept; the ratio to boto3 as it comes."""
     ratios = {}
     for peer in TRANSFERS[direction]:
-        cost = costs[direction, peer]
+        cost, ours = costs[direction, peer], costs[direction, "ours, kept" if "kept" in peer else "ours"]
         ratios[peer] = cost.seconds / ours.seconds
         print(
             f"{direction:4s} {peer:20s} {megabytes / cost.seconds:5.0f} MB/s; {cost.client_cpu:5.2f} s of CPU, the "

@@ -81,11 +81,16 @@ class Blocks:
     def bytes_of(self, file: str, offset: int, length: int) -> bytearray:
         """`length` verified bytes. Raises Corrupt."""
         data = bytearray(length)
-        for _, index in self._blocks(file, offset, length):
-            start = index * self.manifest.block_bytes
-            low, high = max(offset, start), min(offset + length, start + self.manifest.block_bytes)
-            data[low - offset : high - offset] = self.block(file, index)[low - start : high - start]
+        self.fill(memoryview(data), file, offset)
         return data
+
+    def fill(self, memory: memoryview, file: str, offset: int) -> None:
+        """Copy as many verified bytes as `memory` has room for. Raises Corrupt, perhaps after some were copied."""
+        end = offset + len(memory)
+        for _, index in self._blocks(file, offset, len(memory)):
+            start = index * self.manifest.block_bytes
+            low, high = max(offset, start), min(end, start + self.manifest.block_bytes)
+            memory[low - offset : high - offset] = self.block(file, index)[low - start : high - start]
 
     def _blocks(self, file: str, offset: int, length: int) -> list[tuple[str, int]]:
         block = self.manifest.block_bytes

@@ -185,17 +185,26 @@ class StoreReader(StorageReader):
         )
 
     def _place(self, piece: "_Piece", item: ReadItem, planner: LoadPlanner) -> None:
-        data = self._blocks.bytes_of(piece.file, piece.offset, piece.length)
         if piece.dtype is None:
-            planner.load_bytes(item, io.BytesIO(data))
+            planner.load_bytes(item, io.BytesIO(self._blocks.bytes_of(piece.file, piece.offset, piece.length)))
             return
+        target = planner.resolve_tensor(item).detach()
+        as_stored = (target.device.type, target.dtype, target.shape) == ("cpu", piece.dtype, piece.sizes)
+        if as_stored and target.is_contiguous():
+            self._blocks.fill(_tensor_bytes(target), piece.file, piece.offset)
+        else:
+            target.copy_(self._stored(piece, item))
+        planner.commit_tensor(item, target)
+
+    def _stored(self, piece: "_Piece", item: ReadItem) -> torch.Tensor:
+        """What is read for `item` as a tensor of its own."""
+        assert piece.dtype is not None
+        data = self._blocks.bytes_of(piece.file, piece.offset, piece.length)
         stored = torch.frombuffer(data, dtype=piece.dtype) if data else torch.empty(0, dtype=piece.dtype)
         stored = stored.reshape(piece.sizes)
         for dim in range(1, len(piece.sizes)):  # the rows are the ones asked for already
             stored = stored.narrow(dim, item.storage_offsets[dim], item.lengths[dim])
-        target = planner.resolve_tensor(item).detach()
-        target.copy_(stored)
-        planner.commit_tensor(item, target)
+        return stored
 
     @classmethod
     def validate_checkpoint_id(cls, checkpoint_id: Any) -> bool:

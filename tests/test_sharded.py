@@ -79,6 +79,19 @@ def test_what_is_saved_is_loaded_bit_for_bit(store: FolderStore, group: dist.Pro
     assert done.size == sum(each.size for each in manifest.files.values()) > 300 * 700 * 4
 
 
+def test_a_tensor_that_lies_otherwise_than_it_was_stored_gets_the_same_numbers(
+    store: FolderStore, group: dist.ProcessGroup
+) -> None:
+    save(store, group, 3)
+    state = some_state(999)
+    state["model"]["a"] = torch.zeros(700, 300).T  # not contiguous
+    state["model"]["b"] = torch.zeros(11, dtype=torch.float64)
+    load_first_whole(store, committed(store, group), state, group=group, say=print)
+    want = some_state(3)["model"]
+    assert torch.equal(state["model"]["a"], want["a"])
+    assert torch.equal(state["model"]["b"], want["b"].double())
+
+
 def test_a_save_is_of_the_state_at_its_start(store: FolderStore, group: dist.ProcessGroup) -> None:
     state = some_state(5)
     saver = Saver(store, 1, group=group, recipe_sha256="r")
