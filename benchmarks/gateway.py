@@ -35,7 +35,8 @@ from benchmarks.streams import (
     text_of,
     wait_until_it_answers,
 )
-from tests.serving_parts import Parts, free_port, parts, wait_for_workers
+from tests.servers import free_port
+from tests.serving_parts import Parts, parts, wait_for_workers
 
 PARTS = ("speed", "crowd", "kill", "stall", "gateways", "return")
 MACHINES = 4

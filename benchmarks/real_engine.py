@@ -22,7 +22,8 @@ import httpx
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from tests.serving_parts import Parts, free_port, parts, wait_for_workers
+from tests.servers import free_port
+from tests.serving_parts import Parts, parts, wait_for_workers
 
 MODEL = "smollm2"
 GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"

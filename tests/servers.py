@@ -39,6 +39,10 @@ def free_ports(count: int, *, above: int = 0) -> list[int]:
     return found
 
 
+def free_port() -> int:
+    return free_ports(1)[0]
+
+
 def _is_free(port: int) -> bool:
     with socket.socket() as probe:
         try:

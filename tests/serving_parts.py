@@ -3,7 +3,6 @@
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -17,6 +16,7 @@ import msgspec
 
 from launcher.serving_process import environment
 from serving.config import ApiKey, GatewayConfig, WorkerConfig, WorkerToken, hashed
+from tests.servers import free_port
 
 ROOT = Path(__file__).resolve().parent.parent
 TOKEN = "a-registration-token"
@@ -88,13 +88,6 @@ def parts(folder: Path) -> Iterator[Parts]:
         yield made
     finally:
         made.end()
-
-
-def free_port() -> int:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        port: int = taken.getsockname()[1]
-        return port
 
 
 def wait_for_workers(gateway: str, count: int, model: str = "dummy") -> None:

@@ -12,7 +12,8 @@ import httpx
 import pytest
 
 from tests.metadata_server import MetadataServer
-from tests.serving_parts import Parts, free_port, parts, wait_for_workers
+from tests.servers import free_port
+from tests.serving_parts import Parts, parts, wait_for_workers
 
 TOKENS = 60
 EXPECTED = [f"t{number}" for number in range(TOKENS)]

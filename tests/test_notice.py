@@ -17,7 +17,8 @@ import pytest
 from serving.config import CLOUDS, WorkerConfig
 from serving.notice import announced
 from tests.metadata_server import MetadataServer
-from tests.serving_parts import TOKEN, free_port, parts, wait_for_workers
+from tests.servers import free_port
+from tests.serving_parts import TOKEN, parts, wait_for_workers
 
 
 def asked(where: str, environment: dict[str, str]) -> bool:

@@ -10,7 +10,8 @@ import httpx
 import pytest
 
 from serving.config import SkyServeEndpoint
-from tests.serving_parts import PATIENCE_SECONDS, free_port, parts, wait_for_workers
+from tests.servers import free_port
+from tests.serving_parts import PATIENCE_SECONDS, parts, wait_for_workers
 
 
 class Endpoint:

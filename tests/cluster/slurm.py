@@ -19,7 +19,9 @@ from pathlib import Path
 
 import psutil
 
-NODES = {letter: f"0x7f0000{number:02x}" for number, letter in enumerate("abcdefghijklmnopqrstuv", start=1)}
+from tests.servers import free_port, free_ports
+
+NODES = {letter: f"0x7f0000{number:02x}" for number, letter in enumerate("abcdefghijklmnopqrstuvwx", start=1)}
 """Letter to Slurm's name of the node. SkyPilot asks for the address of that name, and any resolver reads this one as
 127.0.0.1 and so on, without a line in /etc/hosts."""
 PAIRS = ("kl", "mn")
@@ -120,7 +122,8 @@ class Slurm:
 
     def _slurm(self) -> None:
         etc, user = self.root / "etc", getpass.getuser()
-        ports = {name: free_port() for name in ("controller", *NODES)}
+        names = ("controller", *NODES)
+        ports = dict(zip(names, free_ports(len(names)), strict=True))
         host = socket.gethostname().split(".")[0]
         lines = [
             f"ClusterName={_CLUSTER}", f"SlurmctldHost={host}(127.0.0.1)", f"SlurmctldPort={ports['controller']}",
@@ -237,11 +240,6 @@ class Slurm:
         while set(self.slurm("sinfo", "--noheader", "--format=%T").split()) != {"idle"}:
             assert time.monotonic() < over, self.slurm("sinfo")
             time.sleep(0.5)
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
 
 
 def _script(path: Path, body: str) -> None:

@@ -147,15 +147,40 @@ def store_cut_off(cluster: Cluster) -> None:
 
 
 def without_plugin(cluster: Cluster) -> None:
-    """Launched before the server had our plugin, so SkyPilot's own strategy recovers it; a restart of the server, now
-    with the plugin, does not end it."""
-    cluster.committed("plain")
-    cluster.slurm.take("s")
+    """Launched before the server had our plugin, so SkyPilot's own strategy recovers it; the restarts of the server,
+    now with the plugin, do not end it."""
     report = cluster.wait("plain")
     assert report["state"] == "finished"
     # A server that restarts in the middle of a launch begins it again.
     assert (places(report)[0], places(report)[-1]) == ("spot-s", "spot-t")
     assert not report["decisions"]
+
+
+def taken_unseen(cluster: Cluster) -> float:
+    """The server and its controllers end, the machines of two runs are taken away while nobody watches, and the server
+    comes again. Hours of nobody watching."""
+    cluster.launch("outlives", ["spot-w", "spot-x"], *FAST, steps=300)
+    cluster.committed("plain")
+    cluster.committed("outlives")
+    cluster.server.stop()
+    cluster.slurm.take("s")
+    cluster.slurm.take("w")
+    cluster.until(lambda: not cluster.slurm.jobs(), 60, "their machines are not taken")
+    unseen = time.monotonic()
+    alone = cluster.report("outlives")
+    assert alone["state"] == "running, by its last sign"
+    assert "does not answer" in " ".join(alone["notes"])
+    cluster.server.start()
+    return (time.monotonic() - unseen) / 3600
+
+
+def outlives(cluster: Cluster, unseen_hours: float) -> None:
+    """The strategy goes on from what it has written, and the run is found and ends."""
+    report = cluster.wait("outlives")
+    assert report["state"] == "finished"
+    assert places(report) == ["spot-w", "spot-x"]
+    assert report["attempts"][0]["usd_late_detection"] >= round(unseen_hours * SPOT_USD_PER_HOUR["w"], 2)
+    assert len([record for record in cluster.records("outlives") if record.kind == "launched"]) == 1
 
 
 def cancelled_at_once(cluster: Cluster) -> None:
@@ -206,41 +231,20 @@ SCENARIOS: dict[str, Callable[[Cluster], None]] = {
 
 @pytest.fixture(scope="module")
 def going(cluster: Cluster) -> Iterator[dict[str, "concurrent.futures.Future[None]"]]:
-    """Every scenario, under way or in the queue."""
-    assert launch.WITHOUT_PLUGIN in cluster.launch("plain", ["spot-s", "spot-t"], steps=400)
+    """Every scenario, under way or in the queue; first those in which the server ends, while nothing else needs it."""
+    assert launch.WITHOUT_PLUGIN in cluster.launch("plain", ["spot-s", "spot-t"], steps=600)
     cluster.vlaunch("plugin", "install")
     cluster.server.stop()
     cluster.server.start()
+    unseen_hours = taken_unseen(cluster)
     with concurrent.futures.ThreadPoolExecutor(AT_ONCE) as pool:
-        yield {name: pool.submit(scenario, cluster) for name, scenario in SCENARIOS.items()}
+        found = {"outlives": pool.submit(outlives, cluster, unseen_hours)}
+        yield found | {name: pool.submit(scenario, cluster) for name, scenario in SCENARIOS.items()}
 
 
-@pytest.mark.parametrize("name", SCENARIOS)
+@pytest.mark.parametrize("name", ["outlives", *SCENARIOS])
 def test_a_run_ends_as_it_should(going: dict[str, "concurrent.futures.Future[None]"], name: str) -> None:
     going[name].result(timeout=600)
-
-
-def test_a_run_outlives_its_server(cluster: Cluster, going: dict[str, "concurrent.futures.Future[None]"]) -> None:
-    """The server and its controllers end, the machine is taken away while nobody watches, and the server comes again:
-    the strategy goes on from what it has written, and the run is found and ends."""
-    concurrent.futures.wait(going.values(), timeout=600)
-    cluster.launch("outlives", ["spot-a", "spot-b"], *FAST, steps=300)
-    cluster.committed("outlives")
-    cluster.server.stop()
-    taker = cluster.slurm.take("a")
-    cluster.until(lambda: not cluster.slurm.jobs("outlives"), 60, "its machine is not taken")
-    unseen = time.monotonic()
-    alone = cluster.report("outlives")
-    assert alone["state"] == "running, by its last sign"
-    assert "does not answer" in " ".join(alone["notes"])
-    cluster.server.start()
-    unseen_hours = (time.monotonic() - unseen) / 3600
-    report = cluster.wait("outlives")
-    cluster.slurm.give_back(taker)
-    assert report["state"] == "finished"
-    assert places(report) == ["spot-a", "spot-b"]
-    assert report["attempts"][0]["usd_late_detection"] >= round(unseen_hours * SPOT_USD_PER_HOUR["a"], 2)
-    assert len([record for record in cluster.records("outlives") if record.kind == "launched"]) == 1
 
 
 def test_nothing_is_left(cluster: Cluster) -> None:
