@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import msgspec
-from sky import exceptions, sky_logging
+from sky import exceptions, global_user_state, sky_logging
 from sky.jobs import recovery_strategy, scheduler, state
 from sky.server import plugins
 from sky.utils import context, registry, schemas
@@ -193,11 +193,19 @@ class Strategy(recovery_strategy.EagerFailoverStrategyExecutor):
             submitted: float | None = await self._launch(max_retry=1, raise_on_failure=not recovery, recovery=recovery)
         except exceptions.ManagedJobReachedMaxRetriesError:
             submitted = None
-        if submitted is None:
-            await asyncio.to_thread(steering.refused, chosen)
-        else:
+        if submitted is not None or await asyncio.to_thread(self._came_up, asked):
             await asyncio.to_thread(steering.started, chosen, asked)
+        else:
+            await asyncio.to_thread(steering.refused, chosen)
+        if submitted is None:
+            await asyncio.to_thread(steering.ended, "lost while it was set up", preempted=True)
         return submitted
+
+    def _came_up(self, asked: float) -> bool:
+        """Whether there was a machine since then, by SkyPilot's records: one that is lost while SkyPilot sets it up is
+        paid for."""
+        attempts = global_user_state.get_launch_attempts_for_cluster(self.cluster_name)
+        return any(each.provision_start >= asked and each.instances_ready is not None for each in attempts)
 
     async def _wait_in_the_open(self, reason: str) -> None:
         """Give the place among the starting jobs to another, and show that we wait and why."""

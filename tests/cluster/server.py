@@ -86,6 +86,13 @@ class SkyServer:
         with contextlib.closing(sqlite3.connect(f"file:{self.home}/.sky/spot_jobs.db?mode=ro", uri=True)) as database:
             return [state for (state,) in database.execute(query, (run,))]
 
+    def came_up(self, run: str) -> int:
+        """How many machines of a run the cloud has given, whether or not they were then set up."""
+        query = "select count(instances_ready) from launch_attempts where cluster_name like ?"
+        with contextlib.closing(sqlite3.connect(f"file:{self.home}/.sky/state.db?mode=ro", uri=True)) as database:
+            (found,) = database.execute(query, (f"{run}-%",)).fetchone()
+        return int(found)
+
     def done(self, run: str) -> bool:
         """Whether SkyPilot has cleaned up after the run, machine and all."""
         with contextlib.closing(sqlite3.connect(f"file:{self.home}/.sky/spot_jobs.db?mode=ro", uri=True)) as database:
