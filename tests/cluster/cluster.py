@@ -73,7 +73,7 @@ class Cluster:
 
     def wait(self, name: str) -> dict[str, Any]:
         """Until the run is over; its report."""
-        self.until(lambda: self.server.done(name), 420, f"{name} does not end")
+        self.until(lambda: self.server.done(name), 600, f"{name} does not end")
         return self.report(name)
 
     def state(self, name: str) -> str:

@@ -22,6 +22,7 @@ from tests.cluster.server import SPOT_USD_PER_HOUR
 from tests.cluster.service import replica_replaced
 from tests.fault_proxy import FaultProxy
 
+pytestmark = pytest.mark.timeout(1200)  # the first test brings everything up
 FAST = ("--rule", "tick_seconds=5", "--rule", "restart_minutes=1")
 RETRY = ("--rule", "retry_minutes=0.2")
 SOURCE = Path(__file__).resolve().parents[2]
@@ -232,7 +233,7 @@ SCENARIOS: dict[str, Callable[[Cluster], None]] = {
 @pytest.fixture(scope="module")
 def going(cluster: Cluster) -> Iterator[dict[str, "concurrent.futures.Future[None]"]]:
     """Every scenario, under way or in the queue; first those in which the server ends, while nothing else needs it."""
-    assert launch.WITHOUT_PLUGIN in cluster.launch("plain", ["spot-s", "spot-t"], steps=600)
+    assert launch.WITHOUT_PLUGIN in cluster.launch("plain", ["spot-s", "spot-t"], steps=400)
     cluster.vlaunch("plugin", "install")
     cluster.server.stop()
     cluster.server.start()
@@ -244,7 +245,7 @@ def going(cluster: Cluster) -> Iterator[dict[str, "concurrent.futures.Future[Non
 
 @pytest.mark.parametrize("name", ["outlives", *SCENARIOS])
 def test_a_run_ends_as_it_should(going: dict[str, "concurrent.futures.Future[None]"], name: str) -> None:
-    going[name].result(timeout=600)
+    going[name].result(timeout=900)
 
 
 def test_nothing_is_left(cluster: Cluster) -> None:
