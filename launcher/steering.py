@@ -17,7 +17,7 @@ from checkpoints import layout
 from checkpoints.stores import Store
 from launcher.journal import Journal
 from launcher.ledger import Record
-from market.deadline import spare_hours
+from market.deadline import can_spot, spare_hours
 from market.policy import Costs, Decision, Machine, Observation, Policy, Zone
 
 _PRICED_OUT = 100.0
@@ -229,6 +229,11 @@ class Steering:
         if decision.action == "on_demand" and not self._on_demand():
             reason = f"on demand is not allowed; else: {decision.reason}"
             return Decision(action="wait" if seen.machine is None else "hold", reason=reason)
+        cheapest = min((each for each in self.candidates if each.spot), key=lambda each: each.usd_per_hour)
+        if decision.action == "wait" and not self._closed(cheapest.place, self.now()) and can_spot(seen, fresh=True):
+            # The policy would see its opening last first; here nobody looks, and waiting tells nothing.
+            reason = "whether a machine is to be had is only learnt by asking for one"
+            return Decision(action="spot", zone=cheapest.place, reason=reason)
         return decision
 
     def _only_on_demand(self, seen: Observation) -> Decision:

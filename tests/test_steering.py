@@ -81,6 +81,18 @@ def test_a_zone_that_refuses_is_left_alone_for_a_while_that_doubles(run: Run) ->
         assert steering.next_move()[0].action == "wait"
 
 
+def test_it_does_not_wait_for_an_opening_to_last_that_nobody_looks_at(run: Run) -> None:
+    """A start so long that the policy would first see the zone stay open."""
+    steering = run.controller(deadline_hours=40.0, on_demand=True, work_hours=20.0, restart_minutes=30.0)
+    assert steering.next_move()[1] == A
+    for spot in (A, B):
+        steering.refused(spot)
+    run.hours = 0.24
+    assert steering.next_move()[0].action == "wait"
+    run.hours = 0.26
+    assert steering.next_move()[1] == A
+
+
 def test_with_no_spot_it_waits_while_there_is_slack_and_goes_on_demand_when_there_is_none(run: Run) -> None:
     steering = run.controller(deadline_hours=4.0, on_demand=True)
     for spot in (A, B):
