@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from market.availability import Market, subset
+from market.least_serving import usd_least
 from market.modelled import modelled
 from market.optimal import usd_optimal
 from market.policies import BY_NAME, OURS, named
@@ -36,6 +37,8 @@ def main() -> None:
     parser.add_argument("--subsets", type=int, default=3, help="Random subsets of 2, 3 and 5 zones each.")
     parser.add_argument("--history", type=float, default=HISTORY_HOURS, help="Hours before the start a policy may see.")
     parser.add_argument("--parts", default="one,several,checkpoints,serving")
+    parser.add_argument("--replicas", type=int, default=4, help="In the table of serving.")
+    parser.add_argument("--cold-start", type=float, default=120, help="Seconds, in the table of serving.")
     parser.add_argument("--policies", default=",".join(BY_NAME), help="Rows of the tables of runs.")
     parser.add_argument("--plot", type=Path, help="Write the bars as SVG here.")
     given = parser.parse_args()
@@ -58,7 +61,7 @@ def main() -> None:
         markets = [(name, subset(found, [zone.name])) for name, found in single.items() for zone in found.zones]
         table("One zone, commits every 10 minutes, 6 minutes to restart", markets, given, (6.0,), checkpoint=10.0)
     if "serving" in parts:
-        serving(sets)
+        serving(sets, given.subsets, given.replicas, given.cold_start)
     if given.plot:
         given.plot.write_text(svg(bars))
 
@@ -131,18 +134,24 @@ def _ratio(run: Run) -> float:
     return run.usd / run.usd_optimal
 
 
-def serving(sets: dict[str, Market]) -> None:
-    """Four replicas, 120 seconds of cold start, over the whole of every set."""
-    print("\n### Serving: 4 replicas, 120 s cold start\n")
-    print("| market | policy | time with 4 ready | dollars, of 4 on demand | replicas preempted |")
-    print("|---|---|---:|---:|---:|")
-    for market in sets.values():
-        for name, policy in SERVING.items():
-            found = serve(name, policy(), market, replicas=4, cold_start_seconds=120, availability=0.995)
-            share = found.usd / found.usd_on_demand
-            print(
-                f"| {market.name} | {name} | {found.availability:.3%} | {share:.1%} | {found.preemptions} |", flush=True
-            )
+def serving(sets: dict[str, Market], subsets: int, replicas: int, cold_start: float) -> None:
+    """The whole of every set and of subsets of its zones; dollars as a share of what so many on demand cost."""
+    print(f"\n### Serving: {replicas} replicas, {cold_start:g} s cold start\n")
+    names = list(SERVING)
+    print(f"| zones | {' | '.join(f'{name}: ready | dollars' for name in names)} | least dollars |")
+    print("|---|" + "---:|" * (2 * len(names) + 1))
+    for name, found in sets.items():
+        for market in several(found, subsets):
+            runs = [
+                serve(
+                    each, SERVING[each](), market, replicas=replicas, cold_start_seconds=cold_start, availability=0.995
+                )
+                for each in names
+            ]
+            least = usd_least(market, replicas=replicas, cold_start_seconds=cold_start, availability=0.995)
+            cells = [f"{run.availability:.2%} | {run.usd / run.usd_on_demand:.1%}" for run in runs]
+            cells.append(f"{least / runs[0].usd_on_demand:.1%}")
+            print(f"| {name}, {len(market.zones)} | {' | '.join(cells)} |", flush=True)
 
 
 def speed() -> None:
