@@ -1,6 +1,7 @@
 """A checkpoint as a Hugging Face folder: of a run with adapters, by the command, with less memory than the model."""
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -205,6 +206,39 @@ def test_weights_of_several_files_load_as_one_model(
     state = loaded(tmp_path / "out")
     for name, tensor in network.state_dict().items():
         assert torch.equal(state[name], tensor.bfloat16())
+
+
+TINY_MODEL = ModelConfig(base="tiny", parameters=1, native_context_tokens=64, context_tokens=64, template="chatml")
+
+
+@pytest.mark.parametrize("file", ["config.json", "tokenizer.json", "complete"])
+@pytest.mark.parametrize("damage", ["a flipped bit", "missing"])
+def test_what_a_run_keeps_of_its_model_is_not_used_where_it_is_damaged(tmp_path: Path, file: str, damage: str) -> None:
+    store, said = FolderStore(tmp_path / "run"), list[str]()
+    tokenizer = model.load_tokenizer(TINY_MODEL, None)
+    model.keep(store, LlamaConfig(vocab_size=len(tokenizer)), tokenizer)
+    assert model.kept(store, tmp_path / "whole", said.append) == tmp_path / "whole"
+    path = store.root / "model" / file
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.unlink() if damage == "missing" else path.write_bytes(data)
+    assert model.kept(store, tmp_path / "damaged", said.append) is None
+    if (file, damage) != ("complete", "missing"):  # then it was never written whole
+        assert len(said) == 1
+        assert said[0].endswith("damaged: what the run keeps of its model is not used")
+
+
+def test_a_run_whose_kept_model_is_damaged_goes_on_with_its_base(undisturbed: Run, tmp_path: Path) -> None:
+    run = Run(tmp_path, *ADAPTERS)
+    shutil.copytree(undisturbed.store, run.store)
+    path = run.store / "model" / "config.json"
+    path.write_text(path.read_text().replace('"num_hidden_layers": 2', '"num_hidden_layers": 3'))
+    code, said = run.attempt(1)
+    assert code == 0, said
+    assert "model/config.json is missing or damaged" in said
+    assert "resumed from the checkpoint of step 8/8" in said
+    assert run.exported() == undisturbed.exported()
+    assert path.read_bytes() == (undisturbed.store / "model" / "config.json").read_bytes()
 
 
 class Watching(FolderStore):

@@ -128,7 +128,7 @@ def _prepare(recipe: TrainerRecipe, store: Store, folder: Path, *, keeps: bool, 
     from train import attention, export, lora, model
     from train.rows import load_rows
 
-    kept = model.kept(store, folder / "model")
+    kept = model.kept(store, folder / "model", progress.say)
     tokenizer = model.load_tokenizer(recipe.model, kept)
     found = model.load_config(recipe.model, kept, len(tokenizer))
     rows = load_rows(recipe, tokenizer, store, say=progress.say)

@@ -61,7 +61,7 @@ def export_run(
         except Corrupt as failure:
             say(f"checkpoint {checkpoint.prefix.rstrip('/')} is passed over: {failure}")
             continue
-        _write_about(store, target, prefix, scratch)
+        _write_about(store, target, prefix, scratch, say)
         return Exported(checkpoint.step, size, files)
     raise TrainError(f"No checkpoint of {store.uri} that was asked for is whole; nothing was exported.")
 
@@ -191,13 +191,13 @@ def _safetensors(weights: Weights, names: list[str]) -> Iterator[bytes | memoryv
         yield memoryview(raw)
 
 
-def _write_about(store: Store, target: Store, prefix: str, scratch: Path) -> None:
+def _write_about(store: Store, target: Store, prefix: str, scratch: Path, say: Any) -> None:
     """Configuration, tokenizer and chat template, from what the run keeps of the base."""
     from transformers import AutoConfig, AutoTokenizer
 
-    kept = model.kept(store, scratch / "model")
+    kept = model.kept(store, scratch / "model", say)
     if kept is None:
-        raise TrainError(f"The run at {store.uri} does not hold its model's configuration.")
+        raise TrainError(f"The run at {store.uri} does not hold its model's configuration whole.")
     config = AutoConfig.from_pretrained(kept)
     config.use_cache = True
     config.dtype = _DTYPE

@@ -3,6 +3,7 @@
 What needs a GPU is kept thin here and chosen by what is there; everything else is the same code on a CPU.
 """
 
+import hashlib
 import importlib.util
 import json
 import tempfile
@@ -38,6 +39,8 @@ TINY: dict[str, Any] = {
 PEAK_TFLOPS = {"B200": 2250.0, "H200": 989.0, "H100": 989.0, "A100": 312.0, "L40S": 362.0, "A10G": 125.0, "L4": 121.0}
 """Dense bf16 by the makers' data sheets; what torch calls a device has one of these in it, looked for in this order."""
 _MODEL_FOLDER = "model/"
+_MODEL_SUMS = "model/complete"
+"""Written last: the SHA-256 of every file there. Runs begun earlier have an empty line in it."""
 _FETCH_BYTES = 64 << 20
 _COLLECTIVE_TIMEOUT = timedelta(minutes=30)
 
@@ -256,21 +259,35 @@ def _checkpoint_activations(model: Any) -> None:
 
 def keep(store: Store, found: Any, tokenizer: Any) -> None:
     """Write configuration and tokenizer into the run, so that a later attempt needs nothing of the base."""
+    sums: dict[str, str] = {}
     with tempfile.TemporaryDirectory() as folder:
         found.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
         for path in sorted(Path(folder).rglob("*")):
             if path.is_file():
-                name = path.relative_to(folder).as_posix()
-                store.write(_MODEL_FOLDER + name, [path.read_bytes()])
-    store.write(_MODEL_FOLDER + "complete", [b"\n"])
+                name, data = path.relative_to(folder).as_posix(), path.read_bytes()
+                sums[name] = hashlib.sha256(data).hexdigest()
+                store.write(_MODEL_FOLDER + name, [data])
+    store.write(_MODEL_SUMS, [json.dumps(sums).encode()])
 
 
-def kept(store: Store, folder: Path) -> Path | None:
-    """Fetch what `keep` wrote into `folder`; None where it was not written whole."""
-    if not any(entry.name == _MODEL_FOLDER + "complete" for entry in store.list(_MODEL_FOLDER)):
+def kept(store: Store, folder: Path, say: Any) -> Path | None:
+    """Fetch what `keep` wrote into `folder`; None where it was not written whole, or is not what was written any more,
+    which `say` is told: another configuration would train another model without a word."""
+    try:
+        sums = json.loads(store.read(_MODEL_SUMS).strip() or b"{}")
+    except FileNotFoundError:
         return None
-    return fetched(store, _MODEL_FOLDER, folder)
+    except ValueError:
+        say(f"{_MODEL_SUMS} is damaged: what the run keeps of its model is not used")
+        return None
+    fetched(store, _MODEL_FOLDER, folder)
+    for name, digest in sums.items():
+        path = folder / name
+        if not path.exists() or hashlib.sha256(path.read_bytes()).hexdigest() != digest:
+            say(f"{_MODEL_FOLDER}{name} is missing or damaged: what the run keeps of its model is not used")
+            return None
+    return folder
 
 
 def fetched(store: Store, prefix: str, folder: Path) -> Path:
