@@ -105,7 +105,8 @@ def clean(
         work.mkdir(exist_ok=True)
         with (work / "lock").open("wb") as lock:
             try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                # not flock, which a worker that outlives a killed parent by a moment would hold on to
+                fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise ConversationsError(
                     f"Another process is writing {out}; wait for it or name another --out."

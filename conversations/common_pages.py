@@ -5,6 +5,7 @@ gives, byte for byte, in a third of its time; every other page it refuses.
 
 import re
 from collections.abc import Callable, Iterable, Iterator
+from itertools import product
 
 from conversations import verbatim
 
@@ -13,13 +14,15 @@ DEEPEST = 50
 
 _TOKEN = re.compile(
     r"<(strong>(?! )[^<>&]+(?<! )</strong(?!><strong)|code>[^<>&`]+</code|t[hd]>[^<>& ][^<>&]*(?<! )</t[hd]"
-    r"|t[hd]><code>[^<>&`]+</code></t[hd]|/tr>\n?<tr|li>\n?<p|/p>\n?<p"
-    r"|/li>\n?<li(?!>\n?<p>)|[^<>]*)>(?:(?<=[pidhlrvy1-6]>)\n)?"
+    r"|t[hd]><code>[^<>&`]+</code></t[hd]|/tr>\n?<tr|p>[^<]++</p|li>\n?<p|/p>\n?<p"
+    r"|/p>\n?</li>\n?<li>\n?<p|/li>\n?<li(?!>\n?<p>)"
+    r"|table>\n?<thead>\n?<tr|/tr>\n?</thead>\n?<tbody>\n?<tr|/tr>\n?</tbody>\n?</table"
+    r"|[^<>]*)>(?:(?<=[pidhlrvy1-6]>)\n)?"
 )
 """A tag; or for speed what is often between two, or two that often follow each other. With it a newline after it that
 means nothing, because the element is a block.
 """
-_FORMULA = re.compile(r"<(span|div) class=\"(?:math|katex)\b[^<>]*>")
+_VERBATIM = re.compile(r"<(?:pre>|(span|div) class=\"(?:math|katex)\b[^<>]*>)")
 _LINK = re.compile(r"a href=\"([\w:/.?=&;%#+,@-]+)\"(?: (?:target|rel|class)=\"[^\"]*\")*")
 _START = re.compile(r"ol start=\"(\d{1,6})\"")
 _DIV = re.compile(r"div(?: class=\"[^\"]*\")?")
@@ -31,8 +34,9 @@ _PLAIN_NUMBER = re.compile(r"\d+(?![\d.)])")
 _EMPHASIS = {"strong": "**", "em": "*"}
 _HEADINGS = {"p": ""} | {f"h{level}": "#" * level + " " for level in range(1, 7)}
 _PARAGRAPHS, _AFTER_ITS_LIST, _BEFORE_ITS_LIST = "li of paragraphs", "li after its list", "li before its list"
+_ROWS_OF = {"th": "thead", "td": "tbody"}
 _HOLDS_BLOCKS = {"", "div", _PARAGRAPHS}
-_NO_TEXT = _HOLDS_BLOCKS | {_AFTER_ITS_LIST, _BEFORE_ITS_LIST, "ul", "ol", "table"}
+_NO_TEXT = _HOLDS_BLOCKS | {_AFTER_ITS_LIST, _BEFORE_ITS_LIST, "ul", "ol", "thead", "tbody"}
 """Elements that have only others in them."""
 
 
@@ -44,50 +48,56 @@ def to_markdown(page: str) -> str:
     """The markdown of a page. Raises Uncommon."""
     prose, kept = _without_verbatim(page)
     stars = "*" in prose and ("<strong>" in prose or "<em>" in prose)
-    if stars or "  " in prose or "\\" in prose or ("|" in prose and "<table" in prose):
+    if stars or "\\" in prose or prose.rfind("  ") >= 0 or ("|" in prose and "<table" in prose):
+        raise Uncommon
+    if not prose.replace("\n", "").isprintable():
         raise Uncommon
     parts = _TOKEN.split(prose)
     texts = "".join(parts[::2])
     if "<" in texts or ">" in texts or parts[0]:
         raise Uncommon
     if "&" in texts:
-        parts[::2] = [verbatim.unescaped(text) if "&" in text else text for text in parts[::2]]
-    return _Page(kept).read(zip(parts[1::2], parts[2::2], strict=True))
+        parts[::2] = [_unescaped(text) if "&" in text else text for text in parts[::2]]
+    each = iter(parts)
+    next(each)
+    return _Page(kept).read(zip(each, each, strict=True))
+
+
+def _unescaped(text: str) -> str:
+    text = verbatim.unescaped(text)
+    if not text.replace("\n", "").isprintable():
+        raise Uncommon
+    return text
 
 
 def _without_verbatim(page: str) -> tuple[str, Iterator[str]]:
     """The page with tags `pre`, `tex` and `p tex` (a paragraph that is a formula) for code and TeX; and those."""
-    first, *rest = page.split("<pre>")
-    has_formulas = "katex" in page
     kept: list[str] = []
-    prose = [_without_formulas(first, kept) if has_formulas else first]
-    for each in rest:
-        inside, end, after = each.partition("</pre>")
-        code = verbatim.fenced(inside)
-        if not end or not code or (("</p" in inside or "</P" in inside) and "</pre" in inside.lower()):
-            raise Uncommon
-        kept.append(code)
-        prose.append(_without_formulas(after, kept) if has_formulas else after)
-    return "<pre>".join(prose), iter(kept)
-
-
-def _without_formulas(prose: str, kept: list[str]) -> str:
     parts = []
     at = 0
-    while found := _FORMULA.search(prose, at):
-        end = verbatim.end_of(prose, found.start(), found[1])
-        tex = verbatim.tex(prose[found.start() : end])
-        if not tex or (tex[1] != "$" and "\n" in tex):
-            raise Uncommon
-        kept.append(tex)
-        before = prose[at : found.start()]
-        if tex[1] == "$" and before.endswith("<p>") and prose.startswith("</p>", end):
-            parts += [before[:-3], "<p tex>"]
-            end += 4
+    while found := _VERBATIM.search(page, at):
+        start, end = found.span()
+        before = page[at:start]
+        if name := found[1]:
+            at = verbatim.end_of(page, start, name)
+            tex = verbatim.tex(page[start:at])
+            if not tex or (tex[1] != "$" and "\n" in tex):
+                raise Uncommon
+            kept.append(tex)
+            if tex[1] == "$" and before.endswith("<p>") and page.startswith("</p>", at):
+                parts += (before[:-3], "<p tex>")
+                at += 4
+            else:
+                parts += (before, "<tex>")
         else:
-            parts += [before, "<tex>"]
-        at = end
-    return "".join([*parts, prose[at:]])
+            close = verbatim.closing("pre").search(page, end)
+            code = verbatim.fenced(page[end : close.start()]) if close else ""
+            if not code or not close or close[0] != "</pre>":
+                raise Uncommon
+            at = close.end()
+            kept.append(code)
+            parts += (before, "<pre>")
+    return "".join([*parts, page[at:]]), iter(kept)
 
 
 def _marks_a_line(text: str) -> bool:
@@ -104,21 +114,22 @@ class _Page:
         self.opened = [""]
         self.lists: list[tuple[str, str, int | None, bool | None]] = []
         """`line`, `indent`, `number` and `loose` of what is around the list that is read."""
-        self.line = "\n"
-        """How a line begins: with the indent of the list."""
-        self.indent = ""
-        """What is added to it in an item."""
-        self.number: int | None = None
-        """Of the list's next item."""
-        self.loose: bool | None = None
-        """Whether the list's items hold paragraphs; None before the first."""
-        self.after_numbers = -1
-        """How much was written when the last numbered list had ended; another one right after it has other marks."""
-        self.address = ""
-        self.link = 0
-        """Of the link that is read, and where in `out` its text begins."""
-        self.parts: list[str] = []
-        """The tags of the table so far, those within cells aside."""
+
+    line = "\n"
+    """How a line begins: with the indent of the list."""
+    indent = ""
+    """What is added to it in an item."""
+    number: int | None = None
+    """Of the list's next item."""
+    loose: bool | None = None
+    """Whether the list's items hold paragraphs; None before the first."""
+    after_numbers = -1
+    """How much was written when the last numbered list had ended; another one right after it has other marks."""
+    address = ""
+    link = 0
+    """Of the link that is read, and where in `out` its text begins."""
+    columns = cells = 0
+    """Of the table that is read, and of its row so far."""
 
     def read(self, tokens: Iterable[tuple[str, str]]) -> str:
         """The markdown of tokens, each with the text that follows it."""
@@ -126,12 +137,21 @@ class _Page:
         no_text = True
         for tag, text in tokens:
             if tag[:7] == "strong>":
-                if no_text or "strong" in opened or not tag.isprintable() or (not out[-1] and out[-2] == "**"):
+                if no_text or "strong" in opened or "\n" in tag or (not out[-1] and out[-2] == "**"):
                     raise Uncommon
                 out.append(f"**{tag[7:-8]}**")
             elif tag == "/p":
                 if opened.pop() != "p" or (out[-1] or out[-2])[-1] in " \n":
                     raise Uncommon
+            elif tag[:2] == "p>":
+                block = tag[2:-3]
+                if "&" in block:
+                    block = _unescaped(block)
+                if opened[-1] not in _HOLDS_BLOCKS or _marks_a_line(block) or block[-1] == " ":
+                    raise Uncommon
+                if "\n" in block or ">" in tag[2:]:
+                    raise Uncommon
+                out += (f"\n{self.line}{self.indent}", block)
             elif tag == "p":
                 if opened[-1] not in _HOLDS_BLOCKS or _marks_a_line(text):
                     raise Uncommon
@@ -143,9 +163,9 @@ class _Page:
             if no_text:
                 if text and text != "\n":
                     raise Uncommon
-            elif text.isprintable():
+            elif "\n" not in text:
                 out.append(text)
-            elif opened[-1] == "li" and text.endswith("\n") and text[:-1].isprintable():
+            elif opened[-1] == "li" and text.find("\n") == len(text) - 1:
                 opened[-1] = _BEFORE_ITS_LIST
                 out.append(text[:-1])
             else:
@@ -223,12 +243,14 @@ class _Page:
         self.opened += [_PARAGRAPHS, "p"] if loose else ["li"]
 
     def mark_item(self) -> None:
-        mark = "- "
-        if self.number is not None:
+        if self.number is None:
+            self.out.append(f"{self.line}- ")
+            self.indent = "  "
+        else:
             mark = f"{self.number}. "
+            self.out.append(self.line + mark)
+            self.indent = " " * len(mark)
             self.number += 1
-        self.out.append(self.line + mark)
-        self.indent = " " * len(mark)
 
     def item_ends(self, tag: str, text: str) -> None:
         item = self.opened.pop()
@@ -242,15 +264,18 @@ class _Page:
         if self.opened[-1] == "li" and text[:1] not in _MARKS_A_LINE:  # without calls: the most frequent of all
             if (out[-1] or out[-2])[-1] in " \n":
                 raise Uncommon
-            if self.number is None:
-                out.append(f"{self.line}- ")
-            else:
-                out.append(f"{self.line}{self.number}. ")
-                self.indent = " " * (len(str(self.number)) + 2)
-                self.number += 1
+            self.mark_item()
         else:
             self.item_ends("/li", "")
             self.item_begins("li", text)
+
+    def next_item_of_paragraphs(self, tag: str, text: str) -> None:
+        opened, out = self.opened, self.out
+        if opened[-1] != "p" or opened[-2] != _PARAGRAPHS or not self.loose or _marks_a_line(text):
+            raise Uncommon
+        self.ends()
+        out.append("\n")
+        self.mark_item()
 
     def next_paragraph(self, tag: str, text: str) -> None:
         opened, out = self.opened, self.out
@@ -260,41 +285,42 @@ class _Page:
             raise Uncommon
         out.append(f"\n{self.line}{self.indent}")
 
-    def table(self, tag: str, text: str) -> None:
-        """A tag of a table, from its first to its last."""
-        if tag == "table":
-            if self.opened[-1] not in _HOLDS_BLOCKS or self.lists:
-                raise Uncommon
-            self.opened.append(tag)
-            self.parts = []
-            self.out.append("\n")
-        elif tag[:4] == "/tr>":
-            self.parts.append("/tr")
-            tag = "tr"
-        elif tag in ("/th", "/td"):
-            if self.opened.pop() != tag[1:] or self.out[-1][-1:] == " ":
-                raise Uncommon
-            self.out.append(" |")
-            return
-        self.parts.append(tag)
-        if self.opened[-1] != "table":
+    def table_begins(self, tag: str, text: str) -> None:
+        if self.opened[-1] not in _HOLDS_BLOCKS or self.lists:
             raise Uncommon
-        if tag in ("th", "td"):
-            self.opened.append(tag)
-            self.out.append(" ")
-            if text[:1] == " ":
-                raise Uncommon
-        elif tag == "tr":
-            self.out.append("\n|")
-        elif tag == "/thead":
-            self.out.append("\n|" + " --- |" * self.parts.count("th"))
-        elif tag == "/table":
-            self.opened.pop()
-            columns, rows = self.parts.count("th"), self.parts.count("tr") - 1
-            row = ["tr", *["td"] * columns, "/tr"]
-            head = ["table", "thead", "tr", *["th"] * columns, "/tr", "/thead"]
-            if self.parts != [*head, "tbody", *row * rows, "/tbody", "/table"] or not rows:
-                raise Uncommon
+        self.opened.append("thead")
+        self.cells = 0
+        self.out += ("\n", "\n|")
+
+    def head_ends(self, tag: str, text: str) -> None:
+        if self.opened.pop() != "thead" or not self.cells:
+            raise Uncommon
+        self.opened.append("tbody")
+        self.out.append("\n|" + " --- |" * self.cells + "\n|")
+        self.columns, self.cells = self.cells, 0
+
+    def next_row(self, tag: str, text: str) -> None:
+        if self.opened[-1] != "tbody" or self.cells != self.columns:
+            raise Uncommon
+        self.cells = 0
+        self.out.append("\n|")
+
+    def table_ends(self, tag: str, text: str) -> None:
+        if self.opened.pop() != "tbody" or self.cells != self.columns:
+            raise Uncommon
+
+    def cell(self, tag: str, text: str) -> None:
+        """The beginning of one that has elements in it."""
+        if self.opened[-1] != _ROWS_OF[tag] or text[:1] == " ":
+            raise Uncommon
+        self.cells += 1
+        self.opened.append(tag)
+        self.out.append(" ")
+
+    def cell_ends(self, tag: str, text: str) -> None:
+        if self.opened.pop() != tag[1:] or self.out[-1][-1:] == " ":
+            raise Uncommon
+        self.out.append(" |")
 
     def alone(self, tag: str, text: str) -> None:
         """A block without text of its own: a line across, code, or a formula that is a paragraph."""
@@ -318,7 +344,7 @@ class _Page:
     def formula(self, tag: str, text: str) -> None:
         if self.opened[-1] not in _NO_TEXT:
             tex = self.next_kept()
-            if tex[1] == "$" or ("|" in tex and "table" in self.opened):
+            if tex[1] == "$" or ("|" in tex and ("thead" in self.opened or "tbody" in self.opened)):
                 raise Uncommon
             self.out.append(tex)
         elif self.out and self.out[-1].endswith("$$"):
@@ -344,8 +370,8 @@ class _Page:
     def longer(self, tag: str, text: str) -> None:
         """A token that is more than a name, or one that is not known."""
         parent = self.opened[-1]
-        if tag[:3] in ("td>", "th>") and parent == "table" and tag[1] == tag[-1] and tag.isprintable():
-            self.parts.append(tag[:2])
+        if tag[:3] in ("td>", "th>") and parent == _ROWS_OF[tag[:2]] and tag[1] == tag[-1] and "\n" not in tag:
+            self.cells += 1
             cell = tag[3:-4]
             self.out.append(f" {verbatim.inline_code(cell[6:-7]) if cell[0] == '<' else cell} |")
         elif tag[:3] == "div" and parent in ("", "div") and _DIV.fullmatch(tag):
@@ -372,17 +398,15 @@ class _Page:
 
 _OTHERS: dict[str, Callable[[_Page, str, str], None]] = {
     "li": _Page.item_begins,
-    "li><p": _Page.item_begins,
-    "li>\n<p": _Page.item_begins,
     "/li": _Page.item_ends,
-    "/li><li": _Page.next_item,
-    "/li>\n<li": _Page.next_item,
-    "/p><p": _Page.next_paragraph,
-    "/p>\n<p": _Page.next_paragraph,
     "ul": _Page.list_begins,
     "ol": _Page.list_begins,
     "/ul": _Page.list_ends,
     "/ol": _Page.list_ends,
+    "th": _Page.cell,
+    "td": _Page.cell,
+    "/th": _Page.cell_ends,
+    "/td": _Page.cell_ends,
     "/a": _Page.link_ends,
     "/div": _Page.division_ends,
     "br": _Page.line_ends,
@@ -391,7 +415,19 @@ _OTHERS: dict[str, Callable[[_Page, str, str], None]] = {
     "hr": _Page.alone,
     "tex": _Page.formula,
 }
-_TABLE_TAGS = "table thead tbody tr th td /table /thead /tbody /tr /th /td /tr><tr"
-_OTHERS |= dict.fromkeys([*_TABLE_TAGS.split(), "/tr>\n<tr"], _Page.table)
+_SEVERAL = {
+    "li><p": _Page.item_begins,
+    "/li><li": _Page.next_item,
+    "/p><p": _Page.next_paragraph,
+    "/p></li><li><p": _Page.next_item_of_paragraphs,
+    "table><thead><tr": _Page.table_begins,
+    "/tr></thead><tbody><tr": _Page.head_ends,
+    "/tr><tr": _Page.next_row,
+    "/tr></tbody></table": _Page.table_ends,
+}
+for tags, read in _SEVERAL.items():
+    first, *more = tags.split("><")
+    for gaps in product(("><", ">\n<"), repeat=len(more)):
+        _OTHERS[first + "".join(gap + name for gap, name in zip(gaps, more, strict=True))] = read
 _OTHERS |= dict.fromkeys(_HEADINGS, _Page.block) | {f"/{name}": _Page.heading_ends for name in _HEADINGS}
 _OTHERS |= dict.fromkeys(_EMPHASIS, _Page.emphasis) | {f"/{name}": _Page.emphasis_ends for name in _EMPHASIS}

@@ -145,8 +145,14 @@ def _error_test(phrases: tuple[str, ...]) -> Callable[[str], bool]:
     any_of = "|".join(re.escape(phrase) for phrase in phrases) or r"(?!)"
     # At most a sentence around it: an answer that explains such a message is no error.
     alone = re.compile(rf"[!*\W]*(?:{any_of})[^\n]{{0,160}}\s*\Z", re.I)
-    at_the_end = re.compile(rf"\n[!*\s]*(?:{any_of})[^\n]{{0,160}}\s*\Z", re.I)
-    return lambda text: bool(alone.match(text) or at_the_end.search(text[-400:]))
+    last_line = re.compile(rf"\n[!*\s]*(?:{any_of})[^\n]{{0,160}}\s*\Z", re.I)
+
+    def is_error(text: str) -> bool:
+        end = text[-400:]
+        before = end.rstrip().rfind("\n")
+        return bool(alone.match(text) or (before >= 0 and last_line.match(end, before)))
+
+    return is_error
 
 
 def _too_short(turns: list[Turn], rules: Rules, changes: dict[str, Any]) -> list[Turn]:

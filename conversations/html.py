@@ -72,9 +72,12 @@ def _unframed(page: str) -> str:
     the reading meets an end too many.
     """
     head, _, rest = page.partition(">")
-    if not page.endswith("</div>") or not _DIV.fullmatch(head) or "math" in head or "katex" in head:
-        return page
-    return rest[:-6].removeprefix("\n")
+    return rest[:-6].removeprefix("\n") if rest.endswith("</div>") and _is_frame(head) else page
+
+
+@functools.lru_cache(maxsize=100)
+def _is_frame(head: str) -> bool:
+    return bool(_DIV.fullmatch(head)) and "math" not in head and "katex" not in head
 
 
 def is_page(text: str) -> bool:

@@ -31,7 +31,7 @@ _KEY_SIGNS = ("k-", "k_", "at-", "at_", "PRIVATE KEY", "AKIA", "ASIA", "ghp_", "
               "xox", "AIza", "eyJ")  # fmt: skip
 _GROUPS_OF_DIGITS = re.compile(r"\d[ .)-]+\d{3}")
 _ASCII = [chr(code) for code in range(128)]
-_DIGITS = "".join("0" if each.isdigit() else " " if each in " .)-" else "x" for each in _ASCII)
+_DIGITS = "".join("0" if each.isdigit() else " " if each in " .)-" else "+" if each == "+" else "x" for each in _ASCII)
 _OF_KEYS = "".join("x" if each.isalnum() or each in "-_" else " " for each in _ASCII)
 """Tables to translate by. What is left is the shape of a text, and a look for a shape costs a tenth of a pattern."""
 
@@ -44,13 +44,13 @@ def _may_have_key(text: str) -> bool:
 
 
 def _may_have_phone(text: str) -> bool:
-    if "+" in text:
-        return True
     if text.isascii():
         shape = text.translate(_DIGITS)
+        if "+0" in shape:
+            return True
         if "0 000" not in shape and "  000" not in shape:
             return False
-    return _GROUPS_OF_DIGITS.search(text) is not None
+    return "+" in text or _GROUPS_OF_DIGITS.search(text) is not None
 
 
 # kind -> what it looks like, and what must be there for a look to pay. Keys first: a part of one may be a number.

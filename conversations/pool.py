@@ -3,6 +3,7 @@ dies or hangs costs the one record that did it.
 """
 
 import contextlib
+import gc
 import multiprocessing
 import os
 import time
@@ -75,7 +76,7 @@ class Pool(Generic[Item, Result]):
             if worker is None:
                 if len(workers) >= self._processes:
                     return
-                worker = _Worker(self._work)
+                worker = _Worker(self._work, [each.connection for each in workers])
                 workers.append(worker)
             worker.take(batch)
 
@@ -121,11 +122,12 @@ class _Batch(Generic[Item, Result]):
 
 
 class _Worker(Generic[Item, Result]):
-    def __init__(self, work: Callable[[], Callable[[Item], Result]]) -> None:
-        # spawn: a fork would inherit the other workers' pipes, and none would notice that the parent is gone
-        context = multiprocessing.get_context("spawn")
+    def __init__(self, work: Callable[[], Callable[[Item], Result]], others: list[Connection]) -> None:
+        # fork: nothing is imported again, which takes longer than a small file does
+        context = multiprocessing.get_context("fork")
         self.connection, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(work, theirs), daemon=True)
+        not_its_own = [*others, self.connection]
+        self._process = context.Process(target=_serve, args=(work, theirs, not_its_own), daemon=True)
         self._process.start()
         theirs.close()
         self.batch: _Batch[Item, Result] | None = None
@@ -166,8 +168,13 @@ SECONDS_BETWEEN = 0.5
 """How often a worker says how far it is, or after an item that takes longer."""
 
 
-def _serve(work: Callable[[], Callable[[Item], Result]], connection: Connection) -> None:
+def _serve(
+    work: Callable[[], Callable[[Item], Result]], connection: Connection, not_its_own: list[Connection]
+) -> None:
     """What a worker process runs until its parent closes the pipe, or is gone."""
+    for each in not_its_own:  # the parent's ends, inherited: while one is open nobody notices that the parent is gone
+        each.close()
+    gc.freeze()  # what the parent had is not gone through again, and stays in memory that is shared with it
     apply = work()
     with contextlib.suppress(EOFError, OSError, KeyboardInterrupt):
         while True:

@@ -5,7 +5,7 @@ import re
 from html import unescape
 
 _TAG = re.compile(r"<[^<>]*>")
-_SPAN = re.compile(r"<span\b[^<>]*>")
+_SPAN = re.compile(r"<span\b[^>]*>")
 _CODE = re.compile(r"<code\b([^<>]*)>")
 _LANGUAGE = re.compile(r"\b(?:language|lang)-([^\s\"']+)")
 _BAR = re.compile(r"^(?:\s*<(?:div|span)\b[^<>]*>)*\s*([A-Za-z0-9+#._ -]{1,30}?)\s*<", re.I)
@@ -38,7 +38,9 @@ def fenced(inside: str) -> str:
     if found:
         language = _LANGUAGE.search(found[1]) or _BAR.match(inside[: found.start()])
         named = language[1].strip() if language else ""
-        code = text_of(inside[found.end() :].partition("</code>")[0])
+        start = found.end()
+        end = inside.find("</code>", start)
+        code = text_of(inside[start:end] if end >= 0 else inside[start:])
     else:
         named, code = "", text_of(_BUTTON.sub("", inside)).removeprefix("\n")
     if not code:
@@ -66,7 +68,8 @@ def tex(element: str) -> str:
     if not tex:
         return ""
     head = element[: annotation.start()] if annotation else element
-    return f"$${tex}$$" if any(sign in head for sign in _DISPLAY) else f"${tex}$"
+    display = "display" in head and any(sign in head for sign in _DISPLAY)
+    return f"$${tex}$$" if display else f"${tex}$"
 
 
 def end_of(html: str, start: int, name: str) -> int:

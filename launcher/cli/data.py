@@ -1,5 +1,6 @@
 """`vlaunch data`: raw chats to training conversations, and a look at what is in a file of them."""
 
+import contextlib
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,7 +10,7 @@ import click
 from launcher.cli import Group, data_sets
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from conversations.clean import Cleaned
     from conversations.sources import Source
@@ -71,24 +72,19 @@ def _beside(out: Path, ending: str) -> Path:
     return out.with_name(stem + ending)
 
 
-class _progress:
+@contextlib.contextmanager
+def _progress(what: str, given: "list[Source]") -> "Iterator[Callable[[int, int], None]]":
     """A bar on standard error over the bytes of the inputs, where that is a terminal."""
+    if not sys.stderr.isatty():
+        yield lambda bytes_read, records: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-    def __init__(self, what: str, given: "list[Source]") -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-        console = Console(file=sys.stderr)
-        columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[records]:,} records"))
-        self._bar = Progress(*columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal)
-        self._task = self._bar.add_task(what, total=sum(source.size for source in given), records=0)
-
-    def __enter__(self) -> "Callable[[int, int], None]":
-        self._bar.start()
-        return lambda bytes_read, records: self._bar.update(self._task, completed=bytes_read, records=records)
-
-    def __exit__(self, *failure: object) -> None:
-        self._bar.stop()
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[records]:,} records"))
+    with Progress(*columns, TimeRemainingColumn(), console=Console(file=sys.stderr)) as bar:
+        task = bar.add_task(what, total=sum(source.size for source in given), records=0)
+        yield lambda bytes_read, records: bar.update(task, completed=bytes_read, records=records)
 
 
 def _show_cleaned(done: "Cleaned", as_json: bool) -> None:
@@ -118,23 +114,15 @@ def _show_cleaned(done: "Cleaned", as_json: bool) -> None:
 
 
 def _show_counts(done: "Cleaned") -> None:
-    from rich.console import Console
-    from rich.table import Table
-
     counts = done.counts
-    table = Table(title=f"{done.out}", title_justify="left")
-    table.add_column("records")
-    table.add_column("", justify="right")
-    table.add_row("in", f"{counts.records_in:,}")
-    table.add_row("kept", f"{counts.kept:,}")
+    lines = [("in", counts.records_in), ("kept", counts.kept)]
     for outcome in ("merged", "dropped", "unreadable"):
-        for reason, count in _sorted(getattr(counts, outcome)):
-            table.add_row(f"{outcome}: {reason}", f"{count:,}")
-    for rule, count in _sorted(counts.changed):
-        table.add_row(f"kept, changed by {rule}", f"{count:,}")
-    console = Console()
-    console.print(table)
-    console.print(f"of every record: {done.report}", highlight=False, soft_wrap=True)
+        lines += [(f"{outcome}: {reason}", count) for reason, count in _sorted(getattr(counts, outcome))]
+    lines += [(f"kept, changed by {rule}", count) for rule, count in _sorted(counts.changed)]
+    click.echo(f"{done.out}, records:")
+    for what, count in lines:
+        click.echo(f"  {what:<40}{count:>12,}")
+    click.echo(f"of every record: {done.report}")
 
 
 def _sorted(reasons: dict[str, int]) -> list[tuple[str, Any]]:
