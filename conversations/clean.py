@@ -17,7 +17,7 @@ import msgspec
 from conversations import duplicates, filters, schema
 from conversations.errors import ConversationsError, Unreadable
 from conversations.output import Writer, describe, writing
-from conversations.pool import Lost, Pool
+from conversations.pool import Lost, Pool, workers_for
 from conversations.records import Raw, Reading, batches
 from conversations.rules import Rules
 from conversations.sources import Source, missing
@@ -112,7 +112,8 @@ def clean(
                     f"Another process is writing {out}; wait for it or name another --out."
                 ) from None
             reading = Reading(given, int(rules.size.megabytes * 1e6))
-            resumed = _convert(reading, work, _key(given, rules), rules, processes, progress)
+            workers = processes or workers_for(sum(source.size for source in given))
+            resumed = _convert(reading, work, _key(given, rules), rules, workers, progress)
             cleaned = _finish(work, out, report, rules, resumed)
             describe(
                 out,
@@ -143,7 +144,7 @@ def _key(given: list[Source], rules: Rules) -> str:
 
 
 def _convert(
-    reading: Reading, work: Path, key: str, rules: Rules, processes: int | None, progress: Callable[[int, int], None]
+    reading: Reading, work: Path, key: str, rules: Rules, workers: int, progress: Callable[[int, int], None]
 ) -> int:
     """The first pass; how many records were there already."""
     with _Journal(work, key) as journal:
@@ -152,7 +153,7 @@ def _convert(
         for _ in range(resumed):
             next(records)
         asked: list[list[Raw]] = []
-        pool: Pool[Raw, _Outcome] = Pool(functools.partial(_worker, rules), processes)
+        pool: Pool[Raw, _Outcome] = Pool(functools.partial(_worker, rules), workers)
         for results in pool.map(batches(records, asked)):
             raws = asked.pop(0)
             journal.append([_lost(raw, each) if isinstance(each, Lost) else each

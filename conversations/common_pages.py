@@ -73,7 +73,7 @@ def _unescaped(text: str) -> str:
 def _without_verbatim(page: str) -> tuple[str, Iterator[str]]:
     """The page with tags `pre`, `tex` and `p tex` (a paragraph that is a formula) for code and TeX; and those."""
     kept: list[str] = []
-    parts = []
+    parts: list[str] = []
     at = 0
     while found := _VERBATIM.search(page, at):
         start, end = found.span()

@@ -1,5 +1,5 @@
 """Which conversations are the same, exactly or nearly, and which of them is kept. What is compared is small and of one
-size for every conversation, so it lies in two files, and memory stays flat however many there are.
+size for every conversation, and lies in files; in memory there are some 150 bytes of each at a time.
 """
 
 import array
@@ -25,7 +25,8 @@ what it says, and is not counted as near.
 """
 DIGEST_BYTES = 4 * PERMUTATIONS
 NEAR_BYTES = 2 * DIGEST_BYTES
-_BLOCK = 2048
+_BLOCK = 256
+"""Sketches that are read at a time."""
 REASONS = ("same", "beginning", "same_opening", "near", "near_opening")
 """Why one is merged into another; where several hold, the first."""
 
@@ -108,59 +109,73 @@ def merged(work: Path, rule: Duplicates) -> tuple[Any, Any]:
     """
     import numpy as np
 
-    layout = [("hash", "S16", 2), ("characters", "<u8"), ("enough", "?", 2), ("beginnings", "<u2"), ("", "V4")]
-    with (work / "marks").open("rb") as file:
-        table = np.fromfile(file, np.dtype(layout))
-    count = len(table)
+    hashes, longest_first, enough, beginnings = _read_marks(work / "marks")
+    count = len(hashes)
     into, why = np.full(count, -1, np.int32), np.zeros(count, np.int8)
     if not rule.on or not count:
         return into, why
     places = np.arange(count, dtype=np.int32)
     # rank 0 is the longest; every comparison is of a longer one with a shorter
     rank = np.empty(count, np.int32)
-    rank[np.lexsort((places, -table["characters"].astype(np.int64)))] = places
-    alike: list[tuple[Any, Any, Any]] = []  # longer ones, shorter ones, and why
+    rank[longest_first] = places
+    with (work / "alike").open("w+b") as alike:
 
-    def add(longer: Any, other: Any, reason: Any) -> None:
-        reasons = np.broadcast_to(np.asarray(reason, np.int8), longer.shape)
-        alike.append((longer.astype(np.int32), other.astype(np.int32), reasons))
+        def add(longer: Any, other: Any, reason: Any) -> None:
+            """By rank, then by reason, in one number each."""
+            (rank[longer].astype(np.int64) << 34 | np.int64(reason) << 31 | other).tofile(alike)
 
-    if rule.conversations:
-        with (work / "beginnings").open("rb") as file:
-            beginnings = np.fromfile(file, "S16")
-        owners = np.concatenate([places, np.repeat(places, table["beginnings"])])
-        longest, other = _pairs(np.concatenate([table["hash"][:, 0], beginnings]), rank[owners])
-        longest, other = longest[other < count], other[other < count]
-        add(owners[longest], other, np.where(longest < count, REASONS.index("same"), REASONS.index("beginning")))
-    if rule.openings:
-        enough = np.flatnonzero(table["enough"][:, 1])
-        longest, other = _pairs(table["hash"][enough, 1], rank[enough])
-        add(enough[longest], enough[other], REASONS.index("same_opening"))
-    if rule.similarity < 1:
-        with (work / "near").open("rb") as near:
-            for which, name in [(0, "near")] * rule.conversations + [(1, "near_opening")] * rule.openings:
-                for longer, shorter in _near(near, which, table["enough"][:, which], rank, rule.similarity):
-                    add(longer, shorter, REASONS.index(name))
-    _settle(alike, rank, into, why)
+        if rule.conversations:
+            with (work / "beginnings").open("rb") as file:
+                begun = np.fromfile(file, "S16")
+            owners = np.concatenate([places, np.repeat(places, beginnings)])
+            longest, other = _pairs(np.concatenate([hashes[:, 0], begun]), rank[owners])
+            longest, other = longest[other < count], other[other < count]
+            add(owners[longest], other, np.where(longest < count, REASONS.index("same"), REASONS.index("beginning")))
+        if rule.openings:
+            among = np.flatnonzero(enough[:, 1])
+            longest, other = _pairs(hashes[among, 1], rank[among])
+            add(among[longest], among[other], REASONS.index("same_opening"))
+        del hashes
+        if rule.similarity < 1:
+            with (work / "near").open("rb") as near:
+                for which, name in [(0, "near")] * rule.conversations + [(1, "near_opening")] * rule.openings:
+                    for longer, shorter in _near(near, which, enough[:, which], rank, rule.similarity):
+                        add(longer, shorter, REASONS.index(name))
+        alike.seek(0)
+        _settle(np.fromfile(alike, np.int64), longest_first, into, why)
     return into, why
 
 
-def _settle(alike: list[tuple[Any, Any, Any]], rank: Any, into: Any, why: Any) -> None:
+def _read_marks(path: Path) -> tuple[Any, Any, Any, Any]:
+    """Of the conversations their two hashes, their places from the longest to the shortest, whether each text is long
+    enough to be near another, and how many beginnings each has.
+    """
+    import numpy as np
+
+    layout = [("hash", "S16", 2), ("characters", "<u8"), ("enough", "?", 2), ("beginnings", "<u2"), ("", "V4")]
+    with path.open("rb") as file:
+        table = np.fromfile(file, np.dtype(layout))
+    longest_first = np.argsort(-table["characters"].astype(np.int64), kind="stable").astype(np.int32)
+    return table["hash"].copy(), longest_first, table["enough"].copy(), table["beginnings"].copy()
+
+
+def _settle(alike: Any, longest_first: Any, into: Any, why: Any) -> None:
     """Fill `into` and `why`, the longest first: one that is merged itself takes no other."""
     import numpy as np
 
-    if not any(len(longer) for longer, _, _ in alike):
-        return
-    longer, other, reason = (np.concatenate(each) for each in zip(*alike, strict=True))
-    order = np.argsort(rank[longer], kind="stable")
-    longer, other, reason = longer[order], other[order], reason[order]
-    starts = np.flatnonzero(np.diff(longer, prepend=-1))
-    for start, end in zip(starts, np.append(starts[1:], len(longer)), strict=True):
-        if into[longer[start]] < 0:
+    alike.sort()
+    start = 0
+    while start < len(alike):
+        rank = int(alike[start]) >> 34
+        end = int(np.searchsorted(alike, (rank + 1) << 34))
+        longer = longest_first[rank]
+        if into[longer] < 0:
             # of several reasons the first counts, so it is written last
-            those, these = other[start:end][::-1], reason[start:end][::-1]
-            free = into[those] < 0
-            into[those[free]], why[those[free]] = longer[start], these[free]
+            those = alike[start:end][::-1]
+            other = those & 0x7FFFFFFF
+            free = into[other] < 0
+            into[other[free]], why[other[free]] = longer, (those[free] >> 31) & 7
+        start = end
 
 
 def _pairs(keys: Any, rank: Any) -> tuple[Any, Any]:
@@ -182,7 +197,7 @@ def _near(file: BinaryIO, which: int, enough: Any, rank: Any, similarity: float)
 
     rows = 8 if similarity >= 0.85 else 4  # slots that must all agree for two to be looked at
     bands = PERMUTATIONS // rows
-    among = np.flatnonzero(enough)
+    among = np.flatnonzero(enough).astype(np.int32)
     # Pairs that are alike meet in most bands; unlike ones in few. The last is none, so that a search ends at one.
     seen = np.array([np.iinfo(np.int64).max])
 
@@ -192,8 +207,8 @@ def _near(file: BinaryIO, which: int, enough: Any, rank: Any, similarity: float)
         read = b"".join(os.pread(file.fileno(), DIGEST_BYTES, start) for start in starts)
         return np.frombuffer(read, np.uint32).reshape(-1, PERMUTATIONS)[at]
 
-    for first in range(0, bands, 4):
-        keys = _band_keys(file, which, first * rows, min(4, bands - first), rows, len(enough))
+    for first in range(0, bands, 2):
+        keys = _band_keys(file, which, first * rows, 2, rows, len(enough))
         for band in range(keys.shape[1]):
             left, found = among, [seen]
             while len(left):  # each time round the longest of each group that is left is compared with the others
@@ -209,7 +224,8 @@ def _near(file: BinaryIO, which: int, enough: Any, rank: Any, similarity: float)
                 found.append(pairs[near])
                 yield longest[near], other[near]
                 left = other[~near]
-            seen = np.sort(np.concatenate(found))
+            seen = np.concatenate(found)
+            seen.sort()
 
 
 def _band_keys(file: BinaryIO, which: int, slot: int, bands: int, rows: int, count: int) -> Any:

@@ -19,6 +19,15 @@ AHEAD = 3
 """Batches a worker that are read before the oldest has come back."""
 
 
+BYTES_A_WORKER = 4_000_000
+"""Of the input: for less, what a worker would learn again (a tokenizer's words) costs more than it gains."""
+
+
+def workers_for(input_bytes: int) -> int:
+    """How many worker processes an input is worth, at most one a core."""
+    return min(len(os.sched_getaffinity(0)), 1 + input_bytes // BYTES_A_WORKER)
+
+
 class Lost:
     """In place of a result: the process that worked on the item died, or took too long."""
 
@@ -32,12 +41,12 @@ class Pool(Generic[Item, Result]):
     def __init__(
         self,
         work: Callable[[], Callable[[Item], Result]],
-        processes: int | None = None,
+        workers: int,
         *,
         seconds_an_item: float = 60.0,
     ) -> None:
         self._work = work
-        self._processes = processes or len(os.sched_getaffinity(0))
+        self._workers = workers
         self._seconds_an_item = seconds_an_item
 
     def map(self, batches: Iterable[list[Item]]) -> Iterator[list[Result | Lost]]:
@@ -57,7 +66,7 @@ class Pool(Generic[Item, Result]):
         waiting: deque[_Batch[Item, Result]] = deque()
         more = True
         while more or waiting:
-            while more and len(waiting) < AHEAD * self._processes:
+            while more and len(waiting) < AHEAD * self._workers:
                 batch = next(batches, None)
                 more = batch is not None
                 if batch is not None:
@@ -74,7 +83,7 @@ class Pool(Generic[Item, Result]):
                 continue
             worker = next((each for each in workers if each.batch is None), None)
             if worker is None:
-                if len(workers) >= self._processes:
+                if len(workers) >= self._workers:
                     return
                 worker = _Worker(self._work, [each.connection for each in workers])
                 workers.append(worker)
@@ -168,9 +177,7 @@ SECONDS_BETWEEN = 0.5
 """How often a worker says how far it is, or after an item that takes longer."""
 
 
-def _serve(
-    work: Callable[[], Callable[[Item], Result]], connection: Connection, not_its_own: list[Connection]
-) -> None:
+def _serve(work: Callable[[], Callable[[Item], Result]], connection: Connection, not_its_own: list[Connection]) -> None:
     """What a worker process runs until its parent closes the pipe, or is gone."""
     for each in not_its_own:  # the parent's ends, inherited: while one is open nobody notices that the parent is gone
         each.close()

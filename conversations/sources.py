@@ -19,7 +19,8 @@ SUFFIXES = (".json", ".jsonl", ".ndjson", ".parquet", ".arrow")
 COMPRESSED = (".gz", ".zst", ".bz2", ".xz")
 BESIDE = (".manifest.json", ".report.jsonl", ".report.jsonl.gz", "dataset_info.json", "dataset_dict.json", "state.json")
 """Ends of names that are not chats though they look so: this room's own, and those a dataset's folder has."""
-CHUNK = 1 << 20
+CHUNK = 1 << 18
+"""Bytes that are read at a time."""
 _PACKED_CHUNK = 1 << 14
 """Small, so that what expands a thousandfold is still little at a time."""
 

@@ -5,7 +5,6 @@ in the pieces once and whole; one that does not fit alone is cut at a paragraph,
 import functools
 import os
 import re
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ import msgspec
 from conversations import schema
 from conversations.errors import ConversationsError, Unreadable
 from conversations.output import Writer, describe, writing
-from conversations.pool import Lost, Pool
+from conversations.pool import Lost, Pool, workers_for
 from conversations.records import Raw, Reading, batches
 from conversations.schema import Conversation, Turn
 from conversations.sources import Source
@@ -68,6 +67,7 @@ def split(
     progress: Callable[[int, int], None] = lambda bytes_read, records: None,
 ) -> Split:
     """Split the sources' conversations into `out`. Raises ConversationsError."""
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # each core has a process; before the first use, for they are forked
     counter = Counter(tokenizer, template)
     smallest = counter.count([Turn("human", CONTINUE), Turn("gpt", "x")])
     if max_tokens < 2 * smallest:
@@ -80,10 +80,10 @@ def split(
     asked: list[list[Raw]] = []
     with writing(out):
         out.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory() as folder, Writer(out) as writer:
-            counter.save(folder)
-            work = functools.partial(_worker, folder, template, max_tokens)
-            pool: Pool[Raw, _Pieces | tuple[str, str]] = Pool(work, processes)
+        work = functools.partial(_worker, counter, max_tokens)
+        workers = processes or workers_for(sum(source.size for source in given))
+        pool: Pool[Raw, _Pieces | tuple[str, str]] = Pool(work, workers)
+        with Writer(out) as writer:
             for results in pool.map(batches(iter(reading), asked)):
                 for raw, result in zip(asked.pop(0), results, strict=True):
                     counts.conversations_in += 1
@@ -111,10 +111,7 @@ def _count(counts: Counts, result: _Pieces) -> None:
     counts.tokens += result.tokens
 
 
-def _worker(tokenizer: str, template: str | None, max_tokens: int) -> Callable[[Raw], _Pieces | tuple[str, str]]:
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # each core has a process already
-    counter = Counter(tokenizer, template)
-
+def _worker(counter: Counter, max_tokens: int) -> Callable[[Raw], _Pieces | tuple[str, str]]:
     def apply(raw: Raw) -> _Pieces | tuple[str, str]:
         try:
             if raw.problem:

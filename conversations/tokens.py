@@ -29,16 +29,10 @@ class Counter:
         own = template or facts.get("chat_template")
         if not isinstance(own, str):
             raise ConversationsError(f"The tokenizer {tokenizer} has no chat template; name one with --template.")
-        self._own = facts | {"chat_template": own}
         self._special = {name: _text(facts.get(name)) for name in ("bos_token", "eos_token", "unk_token", "pad_token")}
         self._template = _compiled(own)
         self._words = words.Words(self._backend) if words.allows(self._backend) else None
         self._known = functools.lru_cache(maxsize=256)(self._count)
-
-    def save(self, folder: str) -> None:
-        """Into a folder that loads fast: a GGUF file takes many seconds."""
-        self._backend.save(str(Path(folder) / _FILE))
-        (Path(folder) / _FACTS).write_text(json.dumps(self._own), encoding="utf-8")
 
     def count(self, turns: Sequence[Turn]) -> int:
         """Tokens of a conversation, system prompt and all."""

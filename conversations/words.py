@@ -23,7 +23,10 @@ class Words:
 
     def __init__(self, backend: Any) -> None:
         self._backend = backend
-        self._counts: dict[str, int] = {}
+        self._inner: dict[str, int] = {}
+        """Of words within a line, each with the space before it, which is not in the key."""
+        self._across: dict[str, int] = {}
+        """Of words that go over the ends of lines."""
         self._lines: dict[str, tuple[str, int, str]] = {}
         """Of a line its first word, the tokens of those between, its last word; empty where it has but one."""
 
@@ -45,28 +48,38 @@ class Words:
             else:
                 word += first + "\n"
         across.append(word[:-1])
-        total += sum(map(self._tokens(across).__getitem__, across))
+        total += sum(map(self._tokens(across, self._across).__getitem__, across))
         if len(text) > _LONG:
             self._lines.clear()
-            self._counts.clear()
+            self._inner.clear()
+            self._across.clear()
         return total
 
     def _read(self, lines: set[str]) -> None:
-        words = {line: _WORDS.split(line) for line in lines}
-        counts = self._tokens([word for each in words.values() for word in each[1:-1]])
+        words = {line: _split(line) for line in lines}
+        counts = self._tokens([word for each in words.values() for word in each[1:-1]], self._inner, before=" ")
         for line, each in words.items():
-            last = each[-1] if len(each) > 1 else ""
+            last = f" {each[-1]}" if len(each) > 1 else ""
             self._lines[line] = each[0], sum(map(counts.__getitem__, each[1:-1])), last
 
-    def _tokens(self, words: list[str]) -> dict[str, int]:
+    def _tokens(self, words: list[str], counts: dict[str, int], before: str = "") -> dict[str, int]:
         """The counts, those of these words among them."""
-        if new := list(set(words).difference(self._counts)):
-            if len(self._counts) > _MOST_WORDS:
-                self._counts.clear()
+        if new := list(set(words).difference(counts)):
+            if len(counts) > _MOST_WORDS:
+                counts.clear()
                 new = list(set(words))
-            encoded = self._backend.encode_batch_fast(new, add_special_tokens=False)
-            self._counts.update(zip(new, map(len, encoded), strict=True))
-        return self._counts
+            encoded = self._backend.encode_batch_fast([before + word for word in new], add_special_tokens=False)
+            counts.update(zip(new, map(len, encoded), strict=True))
+        return counts
+
+
+def _split(line: str) -> list[str]:
+    """The words of a line without the single spaces before them."""
+    words = line.split(" ")
+    if words == line.split():  # most lines have no other white space, and this is faster
+        return words
+    first, *more = _WORDS.split(line)
+    return [first, *(word[1:] for word in more)]
 
 
 def _parts(said: dict[str, Any] | None, several: str) -> list[dict[str, Any]]:

@@ -2,7 +2,7 @@ import random
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from mdit_py_plugins.dollarmath import dollarmath_plugin
@@ -55,6 +55,7 @@ def test_code_comes_back_byte_for_byte_with_its_language(code: str, before: str)
     assert codes(back(markdown)) == codes(markdown) == [("python", code.removesuffix("\n") + "\n")]
 
 
+@settings(deadline=None)
 @given(st.text(st.characters(exclude_characters="\r\0", exclude_categories=("Cs",)), min_size=1), st.booleans())
 def test_any_code_comes_back_byte_for_byte(code: str, framed: bool) -> None:
     markdown = "text\n\n" + fenced(code, "c++")
@@ -105,6 +106,7 @@ block = st.one_of(
 )
 
 
+@settings(deadline=None)
 @given(st.lists(block, min_size=1, max_size=6).map("\n\n".join), st.booleans())
 def test_what_markdown_means_survives_the_site_and_the_way_back(markdown: str, counter: bool) -> None:
     assert meaning(back(markdown, counter=counter)) == meaning(markdown)

@@ -120,7 +120,7 @@ def agrees(page: str) -> bool:
     return True
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(st.integers(0, 2**64))
 def test_a_page_that_is_not_refused_is_given_as_the_converter_gives_it(seed: int) -> None:
     agrees(Generator(seed).page())

@@ -104,7 +104,7 @@ def _show_cleaned(done: "Cleaned", as_json: bool) -> None:
         click.echo(f"{row.record} ({row.id}): {row.reason}: {row.detail}", err=True)
     if unreadable:
         more = unreadable - len(done.named)
-        others = f" {more} more are" if more else " They are"
+        others = f" {more} more are" if more else " They are" if unreadable > 1 else " It is"
         click.echo(
             f"vlaunch: {unreadable} of {counts.records_in} records could not be read.{others} named in {done.report}; "
             f"the other records are in {done.out}.",
