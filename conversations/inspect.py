@@ -81,7 +81,7 @@ def page(facts: Facts, title: str) -> str:
     most = max(facts.sizes.values(), default=1)
     bars = "".join(
         f"<tr><td>{low:,} to {2 * low - 1:,}</td><td>{count:,}</td>"
-        f'<td><div class="bar" style="width:{30 * count / most:.1f}em"></div></td></tr>'
+        f'<td class="bars"><div class="bar" style="width:{100 * count / most:.1f}%"></div></td></tr>'
         for low, count in facts.sizes.items()
     )
     samples = "".join(
@@ -94,11 +94,13 @@ def page(facts: Facts, title: str) -> str:
     if facts.tokens is not None:
         totals |= {"tokens": facts.tokens, "longest, in tokens": facts.longest_tokens or 0}
     return (
-        f"<!doctype html><html lang='en'><meta charset='utf-8'><title>{html.escape(title)}</title><style>"
+        "<!doctype html><html lang='en'><meta charset='utf-8'><meta name='viewport' content='width=device-width'>"
+        f"<title>{html.escape(title)}</title><style>"
         "body{font:15px system-ui;max-width:60em;margin:2em auto;padding:0 1em}td,th{padding:.1em .8em;text-align:left}"
-        "pre{white-space:pre-wrap;margin:.2em 0 1em}.gpt{background:#f2f4f7;padding:.3em .8em}.human{padding:.3em .8em}"
-        f".bar{{background:#47a;height:1em}}</style><h1>{html.escape(title)}</h1>{_table(totals)}"
-        f"<h2>Size, in {unit}</h2><table>{bars}</table>"
+        "h1,h3,pre{overflow-wrap:anywhere}pre{white-space:pre-wrap;margin:.2em 0 1em}"
+        ".gpt{background:#f2f4f7;padding:.3em .8em}.human{padding:.3em .8em}"
+        f".bars{{width:60%}}.bar{{background:#47a;height:1em}}</style><h1>{html.escape(title)}</h1>{_table(totals)}"
+        f"<h2>Size, in {unit}</h2><table style='width:100%'>{bars}</table>"
         f"<h2>Turns a conversation</h2>{_table(facts.turns_a_conversation)}"
         f"<h2>Languages</h2>{_table(facts.languages)}<h2>What was removed</h2>{_table(flat(facts.removed))}"
         f"<h2>Samples</h2>{samples}</html>\n"
