@@ -29,8 +29,8 @@ class Odds(msgspec.Struct, frozen=True, kw_only=True):
     """Of the open zones and `ON_DEMAND`."""
     ends_per_hour: dict[str, float]
     """Of the open zones, at their present ages."""
-    together: float
-    """Chance that another zone ends when one does."""
+    joint_hours: float
+    """Ends of two zones within so long of each other are one loss."""
     replicas: int
     cold_start_hours: float
 
@@ -48,9 +48,10 @@ class Odds(msgspec.Struct, frozen=True, kw_only=True):
         losses = sum(rate for count, rate in spot if count > spare)
         covered = [each for each in spot if each[0] <= spare]
         for (count, rate), (other, other_rate) in itertools.combinations(covered, 2):
-            both = self.together * (rate + other_rate) + 2 * rate * other_rate * self.cold_start_hours
+            both = 2 * rate * other_rate * self.joint_hours
             # A pair that spares still cover is short when a third goes with it.
-            losses += both if count + other > spare else both * self.together * (len(covered) - 2)
+            third = (sum(each for _, each in covered) - rate - other_rate) * self.joint_hours
+            losses += both if count + other > spare else both * third
         return min(1.0, losses * self.cold_start_hours)
 
     def options(self, usd_per_short_hour: float) -> list[Option]:
@@ -73,7 +74,8 @@ class Odds(msgspec.Struct, frozen=True, kw_only=True):
         size = math.ceil(total / each)
         if size > len(self.ends_per_hour):
             return []
-        harm = usd_per_short_hour * self.cold_start_hours * self.together * (size - 1)
+        others = (size - 1) * sum(self.ends_per_hour.values()) / len(self.ends_per_hour)
+        harm = usd_per_short_hour * self.cold_start_hours * 2 * others * self.joint_hours
 
         def dear(zone: str) -> tuple[float, str]:
             return each * self.usd_per_hour[zone] + harm * self.ends_per_hour[zone], zone

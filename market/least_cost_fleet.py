@@ -33,8 +33,9 @@ MEMORY_HOURS = 48.0
 """What a price would have missed so long ago counts for 1/e: markets change."""
 CALM_HOURS = 6.0
 """Without anything missed, taken as seen before the start."""
-TOGETHER, TOGETHER_SEEN = 0.1, 20.0
-"""Chance that another zone ends when one does, before anything is seen, and how many seen chances that counts for."""
+TOGETHER, TOGETHER_SEEN = 2.0, 2.0
+"""Zones end with others so much more often than by chance, before anything is seen, and how many ends by chance that
+counts for."""
 STAY_HOURS = 1.0
 """A move must pay for itself within."""
 
@@ -48,8 +49,8 @@ class LeastCostFleet:
         self.seen_hours: float | None = None
         self.step_hours = 0.0
         """Between the last two decisions."""
-        self.chances = self.joint_ends = 0.0
-        """Times a zone was open when another ended, and ended as well."""
+        self.by_chance = self.joint_ends = 0.0
+        """Ends in the same step as another zone's: what was to be expected by chance, and what was seen."""
         self.would_miss = [0.0] * len(PRICES)
         """Hours that each price would have been short, as far as it is remembered."""
         self.remembered_hours = CALM_HOURS
@@ -72,19 +73,20 @@ class LeastCostFleet:
         """Take in what is open now."""
         self.step_hours = 0.0 if self.seen_hours is None else fleet.now_hours - self.seen_hours
         self.seen_hours = fleet.now_hours
-        were_open = [spells for spells in self.zones.values() if spells.open]
+        were_open = [(spells, _ends_per_hour(spells)) for spells in self.zones.values() if spells.open]
         for place in fleet.places:
             self.zones.setdefault(place.name, Spells()).look(fleet.now_hours, place.available)
-        ended = sum(not spells.open for spells in were_open)
-        self.chances += ended * (len(were_open) - 1)
-        self.joint_ends += ended * (ended - 1)
+        ended = [rate for spells, rate in were_open if not spells.open]
+        self.by_chance += (len(ended) * sum(rate for _, rate in were_open) - sum(ended)) * self.step_hours
+        self.joint_ends += len(ended) * (len(ended) - 1)
 
     def _odds(self, fleet: Fleet) -> Odds:
         usd = {place.name: place.usd_per_hour for place in fleet.places if place.available}
+        together = (TOGETHER * TOGETHER_SEEN + self.joint_ends) / (TOGETHER_SEEN + self.by_chance)
         return Odds(
             usd_per_hour=usd | {ON_DEMAND: fleet.on_demand_usd_per_hour},
             ends_per_hour={zone: _ends_per_hour(self.zones[zone]) for zone in usd},
-            together=(TOGETHER * TOGETHER_SEEN + self.joint_ends) / (TOGETHER_SEEN + self.chances),
+            joint_hours=together * self.step_hours + fleet.cold_start_hours,
             replicas=fleet.replicas, cold_start_hours=fleet.cold_start_hours,
         )  # fmt: skip
 

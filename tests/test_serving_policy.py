@@ -107,7 +107,7 @@ def test_without_a_cold_start_nothing_is_short() -> None:
 def odds(**ends_per_hour: float) -> Odds:
     usd = {ON_DEMAND: 4.0} | dict.fromkeys(ends_per_hour, 1.0)
     return Odds(
-        usd_per_hour=usd, ends_per_hour=ends_per_hour, together=0.1, replicas=4, cold_start_hours=1 / 30,
+        usd_per_hour=usd, ends_per_hour=ends_per_hour, joint_hours=0.2, replicas=4, cold_start_hours=1 / 30,
     )  # fmt: skip
 
 
@@ -116,10 +116,23 @@ def test_without_a_spare_every_end_is_a_cold_start() -> None:
     assert odds(a=0.3, b=0.6).weigh({"a": 2, "b": 2}).short_share == pytest.approx(0.9 / 30)
 
 
-def test_a_spare_leaves_the_ends_of_two_together() -> None:
-    pair = odds(a=0.3, b=0.6).weigh({"a": 4, "b": 4}).short_share
-    assert pair == pytest.approx((0.1 * 0.9 + 2 * 0.3 * 0.6 / 30) / 30)
-    assert odds(a=0.3, b=0.6, c=0.1).weigh({"a": 4, "b": 4, "c": 4}).short_share < pair
+def test_spares_leave_the_ends_of_two_or_three_together() -> None:
+    three = odds(a=0.3, b=0.6, c=0.1)
+    pair = three.weigh({"a": 4, "b": 4}).short_share
+    assert pair == pytest.approx(2 * 0.3 * 0.6 * 0.2 / 30)
+    all_pairs = 2 * 0.2 * (0.3 * 0.6 + 0.3 * 0.1 + 0.6 * 0.1)
+    assert three.weigh({"a": 2, "b": 2, "c": 2}).short_share == pytest.approx(all_pairs / 30)
+    assert three.weigh({"a": 4, "b": 4, "c": 4}).short_share < pair
+
+
+def test_zones_that_end_together_are_feared_to_do_so_again() -> None:
+    apart, joint = LeastCostFleet(), LeastCostFleet()
+    for step in range(40):
+        open_zones = "abcdef" if step % 2 else ""
+        for policy, zones in ((joint, open_zones), (apart, "abcdef".replace("abcdef"[step % 6], ""))):
+            policy.hold(fleet(*zones, now=step / 6))
+    assert joint.joint_ends > joint.by_chance
+    assert apart.joint_ends == 0 < apart.by_chance
 
 
 def test_what_costs_more_is_less_often_short() -> None:
