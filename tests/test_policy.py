@@ -8,14 +8,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from market.availability import Market, ZoneTrace
-from market.chain import AGES, Belief, Chain
+from market.chain import Belief, steps
 from market.deadline import can_spot, can_wait
 from market.least_cost import LeastCost
 from market.modelled import modelled
 from market.optimal import usd_optimal
 from market.policy import Costs, Machine, Observation, Zone
 from market.replay import HOUR, Job, replay
-from market.spells import OPEN_ENDS, SHUT_ENDS, Spells
+from market.spells import OPEN_ENDS, SHUT_ENDS, Spells, mean_lives
+from market.waiting import AGES
 
 RESTART = Costs(restart_hours=0.1, sure_hours=1 / 6)
 
@@ -99,16 +100,46 @@ def test_a_dear_zone_that_lasts_takes_the_place_of_on_demand() -> None:
     assert (decision.action, decision.zone) == ("spot", "dear")
 
 
-def test_the_chances_of_every_state_sum_to_one() -> None:
-    zones = [
-        Belief(usd_per_hour=usd, ends=OPEN_ENDS[kind], open_share=share)
-        for usd, kind, share in ((0.2, 2, 0.3), (0.25, 0, 0.9), (0.22, 1, 0.01))
-    ]
-    chain = Chain(zones, SHUT_ENDS[1], 0.2)
-    assert (chain.stays + chain.ends).sum(axis=1) == pytest.approx(1.0)
-    assert chain.free.sum(axis=1) == pytest.approx(1.0)
-    # The second zone is mostly open, and old; so that is where the end of the first most likely leads to.
-    assert chain.ends[0, AGES : 2 * AGES].sum() > 0.5 * chain.ends[0].sum()
+@pytest.mark.parametrize("ages", AGES.values())
+def test_spells_last_as_long_by_the_chain_as_they_are_believed_to(ages: tuple[int, ...]) -> None:
+    zone = Belief(usd_per_hour=0.2, open_ends=OPEN_ENDS[2], shut_ends=SHUT_ENDS[1])
+    chances = steps(zone, ages)
+    assert chances.sum(axis=1) == pytest.approx(1.0)
+    state = [1.0] + [0.0] * (2 * len(ages) - 1)
+    hours = 0.0
+    for _ in range(2000):
+        state = [*(state @ chances)[: len(ages)], *[0.0] * len(ages)]
+        hours += sum(state) / 6
+    assert hours == pytest.approx(mean_lives(zone.open_ends)[0], rel=0.25)
+
+
+def test_without_a_deadline_the_budget_is_not_passed_on_demand() -> None:
+    policy = LeastCost()
+    ticks = (seen(now_hours=tick / 6, deadline_hours=None, zones=shut("a")) for tick in range(90))
+    paid = next(each for each in ticks if policy.decide(each).action == "on_demand")
+    rich, poor = (msgspec.structs.replace(paid, budget_usd=usd) for usd in (100.0, 20.0))
+    assert policy.decide(rich).action == "on_demand"
+    decision = policy.decide(poor)
+    assert decision.action == "wait"
+    assert "budget of $20.00" in decision.reason
+    on_demand = Machine(zone="a", spot=False, age_hours=1.0)
+    assert policy.decide(msgspec.structs.replace(poor, machine=on_demand)).action == "wait"
+
+
+def test_a_deadline_is_met_over_the_budget_and_the_reason_says_so() -> None:
+    decision = LeastCost().decide(seen(zones=shut("a"), deadline_hours=10.2, budget_usd=20.0))
+    assert decision.action == "on_demand"
+    assert "budget of $20.00" in decision.reason
+
+
+def test_reading_the_checkpoint_from_another_region_is_part_of_the_price() -> None:
+    zones = tuple(
+        Zone(name=f"{region}a", region=region, spot_usd_per_hour=usd, on_demand_usd_per_hour=4.0, available=True)
+        for region, usd in (("here", 1.1), ("there", 1.0))
+    )
+    costs = msgspec.structs.replace(RESTART, move_usd=5.0)
+    assert LeastCost().decide(seen(zones=zones, data_region="here")).zone == "therea"
+    assert LeastCost().decide(seen(zones=zones, data_region="here", costs=costs)).zone == "herea"
 
 
 def test_what_it_remembers_survives_as_json_and_decides_the_same() -> None:
@@ -130,6 +161,15 @@ def test_what_it_remembers_survives_as_json_and_decides_the_same() -> None:
     second = LeastCost()
     second.remember(msgspec.json.decode(msgspec.json.encode(first.memory())))
     assert [first.decide(each) for each in observations[10:]] == [second.decide(each) for each in observations[10:]]
+
+
+def test_what_another_version_remembered_is_forgotten_and_the_run_goes_on() -> None:
+    older = {"zones": {"a": {"open": True, "since": 0.0}}, "market": {}, "total_hours": 10.0}
+    policy = LeastCost()
+    policy.remember(older)
+    late = seen(now_hours=30.0, deadline_hours=None, zones=shut("a"))
+    assert policy.decide(late) == LeastCost().decide(late)
+    assert policy.decide(late).action == "wait"
 
 
 @settings(max_examples=12, deadline=None)
