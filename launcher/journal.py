@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from checkpoints import layout
+from checkpoints.run import records
 from checkpoints.stores import Store, StoreError
 from launcher.ledger import Kind, Record
 
@@ -109,8 +110,15 @@ class Journal:
 
 
 def read(store: Store) -> list[Record]:
-    """The records in a run's store, oldest first; none where no controller of ours has run. Raises StoreError."""
-    return [msgspec.json.decode(store.read(name), type=Record) for name in _names(store, layout.JOURNAL)]
+    """The records in a run's store, oldest first; none where no controller of ours has run. Raises StoreError, for one
+    that is damaged too: what the strategy goes by must be whole."""
+    found = []
+    for name in _names(store, layout.JOURNAL):
+        try:
+            found.append(msgspec.json.decode(store.read(name), type=Record))
+        except (msgspec.DecodeError, UnicodeDecodeError) as failure:
+            raise StoreError(f"{store.uri}/{name} is damaged: {failure}.") from failure
+    return found
 
 
 def decisions(records: list[Record]) -> list[Record]:
@@ -136,7 +144,7 @@ class TrainerLog:
         names = _names(self.store, prefix)
         for name in names:
             if name not in self._read:
-                self._read[name] = [msgspec.json.decode(line) for line in self.store.read(name).splitlines()]
+                self._read[name] = list(records(self.store.read(name)))
         return [facts for name in names for facts in self._read[name]]
 
 

@@ -5,8 +5,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from checkpoints.run import Attempt
+from checkpoints.run import Attempt, lives
 from checkpoints.stores.folder import FolderStore
+from launcher.journal import TrainerLog
 from train.machine import Machine
 from train.progress import Progress, spent_before, useful_until
 
@@ -62,3 +63,15 @@ def test_dollars_are_unknown_as_soon_as_one_attempt_has_no_price(tmp_path: Path)
     train(store, range(1, 3), usd_per_hour=None)
     train(store, range(3, 5))
     assert lines(store)[-1]["usd"] is None
+
+
+@pytest.mark.parametrize("damaged", [b"", b'{"step": 5, "usd', b"\xff\xfe{"])
+def test_what_a_run_has_said_of_itself_may_be_damaged_and_it_goes_on(tmp_path: Path, damaged: bytes) -> None:
+    store = FolderStore(tmp_path)
+    train(store, range(1, 6))
+    store.write("events/0001-000001.json", [damaged])
+    for name in [entry.name for entry in store.list("") if entry.name.startswith(("metrics/", "attempts/"))]:
+        store.write(name, [damaged])
+    assert lives(store, before=2) == []
+    train(store, range(4, 8))
+    assert [line["step"] for line in TrainerLog(store).metrics()] == [4, 5, 6, 7]

@@ -260,3 +260,11 @@ def test_a_machine_has_trained_once_the_trainer_has_begun_on_it_and_not_on_the_o
     steering.ended("taken away", preempted=True)
     steering.started(B, run.now())
     assert not steering.trained()
+
+
+def test_a_record_of_its_own_that_is_damaged_is_named_and_not_gone_by(run: Run) -> None:
+    run.controller().next_move()
+    name = layout.journal_name(1)
+    run.store.write(name, [b'{"kind": "launched"'])
+    with pytest.raises(StoreError, match=f"{name} is damaged"):
+        run.controller()

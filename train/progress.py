@@ -3,9 +3,7 @@
 import time
 from typing import Any
 
-import msgspec
-
-from checkpoints.run import Attempt, utc_now
+from checkpoints.run import Attempt, records, utc_now
 from checkpoints.stores import Entry, Store
 from train.machine import Machine
 
@@ -85,7 +83,7 @@ def spent_before(store: Store, attempt: int) -> tuple[float | None, float]:
     """Dollars and seconds of the attempts before `attempt`, as the last sign of each shows; None for dollars where a
     price is unknown."""
     newest = {entry.name.partition("-")[0]: entry.name for entry in sorted(store.list("metrics/"), key=_name)}
-    signs = [msgspec.json.decode(store.read(name).splitlines()[-1]) for name in newest.values()]
+    signs = [sign for name in newest.values() for sign in list(records(store.read(name)))[-1:]]
     last = [fields for fields in signs if fields["attempt"] < attempt]
     paid = max((fields["paid_seconds"] for fields in last), default=0.0)
     if any(fields["usd"] is None for fields in last):
@@ -96,8 +94,7 @@ def spent_before(store: Store, attempt: int) -> tuple[float | None, float]:
 def useful_until(store: Store, step: int) -> float:
     """The useful seconds that the run's metrics note for `step`, looked for from the newest on."""
     for entry in sorted(store.list("metrics/"), key=_name, reverse=True):
-        for line in reversed(store.read(entry.name).splitlines()):
-            fields = msgspec.json.decode(line)
+        for fields in reversed(list(records(store.read(entry.name)))):
             if fields["step"] == step:
                 return float(fields["useful_seconds"])
     return 0.0
