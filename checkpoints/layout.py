@@ -17,8 +17,10 @@ what may be deleted. Pure: it never touches a store.
     <run>/export/...                                the Hugging Face folder
 """
 
+import contextlib
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
+from typing import Any
 
 import msgspec
 
@@ -152,3 +154,11 @@ def reader_name(checkpoint: Checkpoint, token: str) -> str:
 def being_read(names: Iterable[str]) -> dict[str, Checkpoint]:
     """The readers' marks in a listing, each with the checkpoint it protects."""
     return {name: Checkpoint(int(found[1]), int(found[2])) for name in names if (found := _READER.match(name))}
+
+
+def records(data: bytes) -> Iterator[dict[str, Any]]:
+    """Those in an object of JSON lines. One that is damaged is passed over: no checkpoint hangs on it, and a run must
+    not end for a word about itself."""
+    for line in data.splitlines():
+        with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError):
+            yield msgspec.json.decode(line, type=dict[str, Any])

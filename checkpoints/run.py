@@ -37,22 +37,17 @@ def asked_to_leave(store: Store, number: int) -> bool:
     return any(entry.name == layout.leave_name(number) for entry in store.list("attempts/"))
 
 
-def records(data: bytes) -> Iterator[dict[str, Any]]:
-    """Those in an object of JSON lines. One that is damaged is passed over: no checkpoint hangs on it, and a run must
-    not end for a word about itself."""
-    for line in data.splitlines():
-        with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError):
-            yield msgspec.json.decode(line, type=dict[str, Any])
-
-
 def lives(store: Store, before: int) -> list[float]:
     """How long each attempt before `before` was at work, in seconds: from its beginning to its last event."""
     last = {layout.attempt_of_event(name): name for name in sorted(entry.name for entry in store.list("events/"))}
     found = []
+    parse = datetime.datetime.fromisoformat
     for number in sorted(set(last) & set(range(1, before))):
-        parse = datetime.datetime.fromisoformat
-        both = zip(records(store.read(layout.attempt_name(number))), records(store.read(last[number])), strict=False)
-        found += [(parse(event["at"]) - parse(began["started_at"])).total_seconds() for began, event in both]
+        begun, event = (
+            next(layout.records(store.read(name)), None) for name in (layout.attempt_name(number), last[number])
+        )
+        if begun and event:
+            found.append((parse(event["at"]) - parse(begun["started_at"])).total_seconds())
     return found
 
 

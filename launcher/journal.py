@@ -9,7 +9,6 @@ from typing import Any
 import msgspec
 
 from checkpoints import layout
-from checkpoints.run import records
 from checkpoints.stores import Store, StoreError
 from launcher.ledger import Kind, Record
 
@@ -144,7 +143,7 @@ class TrainerLog:
         names = _names(self.store, prefix)
         for name in names:
             if name not in self._read:
-                self._read[name] = list(records(self.store.read(name)))
+                self._read[name] = list(layout.records(self.store.read(name)))
         return [facts for name in names for facts in self._read[name]]
 
 

@@ -3,7 +3,8 @@
 import time
 from typing import Any
 
-from checkpoints.run import Attempt, records, utc_now
+from checkpoints import layout
+from checkpoints.run import Attempt, utc_now
 from checkpoints.stores import Entry, Store
 from train.machine import Machine
 
@@ -83,7 +84,7 @@ def spent_before(store: Store, attempt: int) -> tuple[float | None, float]:
     """Dollars and seconds of the attempts before `attempt`, as the last sign of each shows; None for dollars where a
     price is unknown."""
     newest = {entry.name.partition("-")[0]: entry.name for entry in sorted(store.list("metrics/"), key=_name)}
-    signs = [sign for name in newest.values() for sign in list(records(store.read(name)))[-1:]]
+    signs = [sign for name in newest.values() for sign in list(layout.records(store.read(name)))[-1:]]
     last = [fields for fields in signs if fields["attempt"] < attempt]
     paid = max((fields["paid_seconds"] for fields in last), default=0.0)
     if any(fields["usd"] is None for fields in last):
@@ -94,7 +95,7 @@ def spent_before(store: Store, attempt: int) -> tuple[float | None, float]:
 def useful_until(store: Store, step: int) -> float:
     """The useful seconds that the run's metrics note for `step`, looked for from the newest on."""
     for entry in sorted(store.list("metrics/"), key=_name, reverse=True):
-        for fields in reversed(list(records(store.read(entry.name)))):
+        for fields in reversed(list(layout.records(store.read(entry.name)))):
             if fields["step"] == step:
                 return float(fields["useful_seconds"])
     return 0.0
