@@ -23,8 +23,8 @@ def doubling(bad: int, harm: Callable[[], object]) -> Callable[[], Callable[[int
     return lambda: apply
 
 
-def results(harm: Callable[[], object]) -> list[list[int | str]]:
-    pool: Pool[int, int] = Pool(doubling(7, harm), 2, seconds_an_item=0.5)
+def results(harm: Callable[[], object], seconds_an_item: float = 60.0) -> list[list[int | str]]:
+    pool: Pool[int, int] = Pool(doubling(7, harm), 2, seconds_an_item=seconds_an_item)
     return [[each.why if isinstance(each, Lost) else each for each in batch] for batch in pool.map(iter(BATCHES))]
 
 
@@ -34,7 +34,7 @@ def test_a_worker_that_dies_costs_the_one_item_that_did_it() -> None:
 
 
 def test_a_worker_that_hangs_costs_the_one_item_that_did_it() -> None:
-    found = results(lambda: time.sleep(60))
+    found = results(lambda: time.sleep(60), seconds_an_item=2.0)
     assert found[:2] == [[2, 4, 6], [8, 10]]
     assert [isinstance(each, str) for each in found[2]] == [False, True, False, False]
 
