@@ -147,18 +147,29 @@ def _serve(
 
 
 def _show_served(runs: "list[ServingRun]") -> None:
-    from rich.console import Console
-    from rich.table import Table
+    from launcher.cli.tables import Column, console, fitted
 
-    table = Table(title="time with all replicas ready, and dollars against as many on demand", title_justify="left")
-    for heading in ("market", "policy", "ready", "dollars", "of on demand", "preempted", "spot h", "on demand h"):
-        table.add_column(heading, overflow="fold", justify="left" if heading in ("market", "policy") else "right")
-    for run in runs:
-        table.add_row(
-            run.market, run.policy, f"{run.availability:.3%}", f"{run.usd:,.0f}", f"{run.usd / run.usd_on_demand:.1%}",
-            str(run.preemptions), f"{run.hours_spot:,.0f}", f"{run.hours_on_demand:,.0f}",
-        )  # fmt: skip
-    Console().print(table)
+    columns = (
+        Column("market", number=False), Column("policy", number=False), Column("ready"), Column("dollars"),
+        Column("of on demand"), Column("preempted", matters=2), Column("spot h", matters=1),
+        Column("on demand h", matters=1),
+    )  # fmt: skip
+    rows = [
+        (
+            _last_part(run.market), run.policy, f"{run.availability:.3%}", f"{run.usd:,.0f}",
+            f"{run.usd / run.usd_on_demand:.1%}", str(run.preemptions), f"{run.hours_spot:,.0f}",
+            f"{run.hours_on_demand:,.0f}",
+        )
+        for run in runs
+    ]  # fmt: skip
+    title = "time with all replicas ready, and dollars against as many on demand"
+    screen = console()
+    screen.print(fitted(columns, rows, screen.width, title))
+
+
+def _last_part(market: str) -> str:
+    """Of its path: enough for a person to tell it by."""
+    return Path(market).name or market
 
 
 def recorded(paths: tuple[Path, ...], available_when: int | None, *, yes: bool = False) -> "list[Market]":
@@ -299,38 +310,32 @@ def _read(paths: tuple[Path, ...], reading: "Reading", *, yes: bool) -> "list[Ma
 
 
 def _show(runs: "list[Run]", summary: "list[Summary]") -> None:
-    from rich.console import Console
-    from rich.table import Table
+    from launcher.cli.tables import Column, console, fitted
 
-    table = Table(title="dollars against the exact optimum", title_justify="left")
-    for heading in ("policy", "runs", "mean", "p95", "worst", "late"):
-        table.add_column(heading, justify="left" if heading == "policy" else "right")
-    for line in summary:
-        ratios = (line.mean_ratio, line.p95_ratio, line.worst_ratio)
-        table.add_row(line.policy, str(line.runs), *(f"{ratio:.3f}" for ratio in ratios), str(line.late))
-    console = Console()
+    screen = console()
     if len(runs) <= 40:
-        each = Table(title="runs", title_justify="left")
-        for heading in (
-            "market",
-            "from hour",
-            "policy",
-            "dollars",
-            "optimal",
-            "hours",
-            "starts",
-            "spot",
-            "on demand",
-            "idle",
-        ):
-            each.add_column(heading, overflow="fold", justify="left" if heading in ("market", "policy") else "right")
+        columns = (
+            Column("market", number=False), Column("from hour", matters=1), Column("policy", number=False),
+            Column("dollars"), Column("optimal"), Column("hours"), Column("starts", matters=2),
+            Column("spot", matters=3), Column("on demand", matters=3), Column("idle", matters=4),
+        )  # fmt: skip
+        rows = []
         for run in runs:
             hours = "unfinished" if run.finished_hours is None else f"{run.finished_hours:.2f}"
             late = "" if run.met_deadline else " late"
-            each.add_row(
-                run.market, f"{run.start_hours:g}", run.policy, f"{run.usd:.2f}", f"{run.usd_optimal:.2f}",
+            rows.append((
+                _last_part(run.market), f"{run.start_hours:g}", run.policy, f"{run.usd:.2f}", f"{run.usd_optimal:.2f}",
                 hours + late, str(run.starts), f"{run.hours_spot:.1f}", f"{run.hours_on_demand:.1f}",
                 f"{run.hours_idle:.1f}",
-            )  # fmt: skip
-        console.print(each)
-    console.print(table)
+            ))  # fmt: skip
+        screen.print(fitted(columns, rows, screen.width, "runs"))
+    ratios = [
+        (
+            line.policy, str(line.runs), f"{line.mean_ratio:.3f}", f"{line.p95_ratio:.3f}", f"{line.worst_ratio:.3f}",
+            str(line.late),
+        )
+        for line in summary
+    ]  # fmt: skip
+    names = ("runs", "mean", "p95", "worst", "late")
+    policies = (Column("policy", number=False), *(Column(name) for name in names))
+    screen.print(fitted(policies, ratios, screen.width, "dollars against the exact optimum"))
